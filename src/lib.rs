@@ -1,0 +1,6 @@
+//! SMC-D (Shared Memory Communications - Direct) in user space.
+
+#![deny(unsafe_code)]
+
+pub mod clc;
+pub mod dibs;
