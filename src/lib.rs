@@ -4,3 +4,5 @@
 
 pub mod clc;
 pub mod dibs;
+pub mod smc;
+mod sync;

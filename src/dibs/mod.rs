@@ -1,5 +1,22 @@
 //! Direct Internal Buffer Sharing: devices that share memory buffers (DMBs) between endpoints.
+//!
+//! A *device* belongs to a *fabric* ([`Chid`]) and has an identity in it ([`Gid`]). It *registers* a buffer
+//! ([`Dmb`]) in its own memory for exactly one remote *user*, which is told the [`DmbToken`]. The user writes into
+//! the DMB, either by [`Device::move_data`] or, where the device can map remote memory, directly
+//! ([`Device::attach_dmb`]), and *signals* the owner ([`Interrupt`], [`Doorbell`]).
+//!
+//! | backend | memory | doorbell | reaches |
+//! |---|---|---|---|
+//! | [`loopback`] | sealed memfd | socket pair, futex | the processes of one network namespace |
 
+mod device;
+mod error;
 mod id;
+pub mod loopback;
+mod memory;
+mod parking;
 
+pub use device::{Cause, Device, Dmb, Doorbell, Interrupt, RemoteDmb};
+pub use error::{BadDmb, DeviceError};
 pub use id::{Chid, DmbToken, Gid, VlanId};
+pub use memory::Memory;

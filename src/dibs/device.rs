@@ -1,0 +1,266 @@
+//! The abstract device.
+
+use std::{
+    fmt,
+    os::fd::BorrowedFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Chid, DeviceError, DmbToken, Gid, Memory, VlanId};
+
+/// A DIBS device: shares memory buffers (DMBs) with other devices of its fabric.
+///
+/// The verbs are those of Linux' `dibs_dev_ops`. No operation blocks: where a remote device is slow to take a
+/// message, [`DeviceError::Busy`] says so and the caller tries again.
+pub trait Device: Send + Sync + fmt::Debug {
+    /// The fabric this device belongs to; SMC calls it CHID.
+    fn fabric_id(&self) -> Chid;
+
+    /// The device's own identity.
+    fn gid(&self) -> Gid;
+
+    /// Asks whether the device `gid` can be reached, within `vlan` if the fabric knows VLANs.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unreachable`] if not, [`DeviceError::Busy`] if it could not be asked just now.
+    fn query_remote_gid(&self, gid: Gid, vlan: Option<VlanId>) -> Result<(), DeviceError>;
+
+    /// How many DMBs the device can own at once.
+    fn max_dmbs(&self) -> usize;
+
+    /// Makes a DMB of `len` zeroed bytes that the device `user`, and no other, may write.
+    ///
+    /// When this returns, `user` can resolve the token; nothing has to be waited for.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoFreeDmb`], [`DeviceError::OutOfMemory`], [`DeviceError::Unreachable`],
+    /// [`DeviceError::Busy`], or the system's error.
+    fn register_dmb(&self, user: Gid, len: usize, vlan: Option<VlanId>) -> Result<Dmb, DeviceError>;
+
+    /// Gives a DMB back. The token is unknown from now on; a user that attached it keeps its mapping until it
+    /// detaches, and writes into memory that nobody reads.
+    ///
+    /// # Errors
+    /// [`DeviceError::UnknownToken`] if the device does not own it.
+    fn unregister_dmb(&self, token: DmbToken) -> Result<(), DeviceError>;
+
+    /// True if remote DMBs can be mapped, so that writing to them needs no system call.
+    fn supports_attach(&self) -> bool {
+        false
+    }
+
+    /// Maps the DMB that `owner` registered for this device under `token`. `len` is its length as agreed.
+    ///
+    /// Linux resolves tokens alone; here the owner's GID comes along, since a token says nothing about the process
+    /// or machine that has to be asked.
+    ///
+    /// # Errors
+    /// [`DeviceError::UnknownToken`], [`DeviceError::BadDmb`] if the owner shares something that is no DMB,
+    /// [`DeviceError::Unsupported`] where remote memory cannot be mapped.
+    fn attach_dmb(&self, owner: Gid, token: DmbToken, len: usize) -> Result<RemoteDmb, DeviceError> {
+        let _ = (owner, token, len);
+        Err(DeviceError::Unsupported)
+    }
+
+    /// Writes `data` at `offset` into the remote DMB `token`; with `signal` its owner is interrupted afterwards.
+    ///
+    /// Synchronous, lossless, in order. `index` is the index of the element within the DMB that the owner announced
+    /// (`dmbe_idx`).
+    ///
+    /// # Errors
+    /// [`DeviceError::UnknownToken`], [`DeviceError::OutOfRange`], or the system's error.
+    fn move_data(
+        &self,
+        token: DmbToken,
+        index: u8,
+        signal: bool,
+        offset: usize,
+        data: &[u8],
+    ) -> Result<(), DeviceError>;
+
+    /// Adds a VLAN to the device.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] on fabrics without VLANs.
+    fn add_vlan_id(&self, vlan: VlanId) -> Result<(), DeviceError> {
+        let _ = vlan;
+        Err(DeviceError::Unsupported)
+    }
+
+    /// Removes a VLAN from the device.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] on fabrics without VLANs.
+    fn del_vlan_id(&self, vlan: VlanId) -> Result<(), DeviceError> {
+        let _ = vlan;
+        Err(DeviceError::Unsupported)
+    }
+
+    /// Sends a software event to the clients of the device `gid`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] on fabrics without events.
+    fn signal_event(&self, gid: Gid, code: u32, data: u64) -> Result<(), DeviceError> {
+        let _ = (gid, code, data);
+        Err(DeviceError::Unsupported)
+    }
+}
+
+/// What an endpoint can wait for at its DMB.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The peer wrote into the ring, or changed its connection state.
+    Data,
+    /// The peer consumed, so that there is room in its ring.
+    Space,
+}
+
+impl Cause {
+    /// Both causes.
+    pub const ALL: [Self; 2] = [Self::Data, Self::Space];
+}
+
+/// The receiving end of a DMB's signals, at its owner.
+///
+/// A fabric that suppresses needless signals does so behind [`Interrupt::arm`]; elsewhere every signal arrives.
+pub trait Interrupt: Send + Sync + fmt::Debug {
+    /// A descriptor that becomes readable with each signal (edge-triggered; nobody has to read from it), and that
+    /// reports hang-up when the user of the DMB has gone.
+    fn as_fd(&self) -> BorrowedFd<'_>;
+
+    /// Asks for a signal with the next news of this kind. The caller must look for news once more afterwards.
+    fn arm(&self, cause: Cause);
+
+    /// Takes [`Interrupt::arm`] back.
+    fn disarm(&self, cause: Cause);
+
+    /// Blocks the thread until a signal of this kind, or until `timeout`. `news` is asked before sleeping.
+    ///
+    /// May return early; the caller looks for itself. Returns false if the time is over.
+    ///
+    /// # Errors
+    /// `EINTR` when a signal handler ran, or another error of the system.
+    fn wait(
+        &self,
+        cause: Cause,
+        timeout: Option<Duration>,
+        news: &mut dyn FnMut() -> bool,
+    ) -> std::io::Result<bool>;
+}
+
+/// The sending end of a mapped DMB's signals, at its user.
+pub trait Doorbell: Send + Sync + fmt::Debug {
+    /// Signals the owner after something of this kind was published, unless the owner is awake anyway.
+    ///
+    /// Never blocks, whatever the owner does.
+    fn ring(&self, cause: Cause);
+
+    /// True if the owner of the DMB has gone, or has given the DMB back.
+    fn is_hung_up(&self) -> bool;
+}
+
+/// A DMB of our own, for a remote user to write into. Given back to its device on drop.
+pub struct Dmb {
+    /// Names the DMB in its fabric.
+    pub(crate) token: DmbToken,
+    pub(crate) index: u32,
+    pub(crate) len: usize,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) interrupt: Box<dyn Interrupt>,
+    pub(crate) device: Arc<dyn Device>,
+}
+
+impl Dmb {
+    /// Names the DMB in its fabric; to be told to its user only.
+    pub fn token(&self) -> DmbToken {
+        self.token
+    }
+
+    /// Position of the DMB on its device, 0 to [`Device::max_dmbs`].
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Bytes in the DMB.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never true: a DMB has at least one byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The memory itself. The mapping may be longer than the DMB.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Where the user's signals arrive.
+    pub fn interrupt(&self) -> &dyn Interrupt {
+        &*self.interrupt
+    }
+}
+
+impl Drop for Dmb {
+    fn drop(&mut self) {
+        // The device may have dropped it already, with the peer; then there is nothing left to do.
+        let _ = self.device.unregister_dmb(self.token);
+    }
+}
+
+impl fmt::Debug for Dmb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The token is a secret between owner and user, so it is not shown.
+        f.debug_struct("Dmb").field("index", &self.index).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// A DMB of a remote owner, mapped for us to write into. Detached on drop.
+pub struct RemoteDmb {
+    pub(crate) owner: Gid,
+    pub(crate) token: DmbToken,
+    pub(crate) len: usize,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) doorbell: Box<dyn Doorbell>,
+}
+
+impl RemoteDmb {
+    /// The device that owns the DMB.
+    pub fn owner(&self) -> Gid {
+        self.owner
+    }
+
+    /// Names the DMB in its fabric.
+    pub fn token(&self) -> DmbToken {
+        self.token
+    }
+
+    /// Bytes in the DMB.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never true: a DMB has at least one byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The memory itself. The mapping may be longer than the DMB.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// How to signal the owner.
+    pub fn doorbell(&self) -> &dyn Doorbell {
+        &*self.doorbell
+    }
+}
+
+impl fmt::Debug for RemoteDmb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteDmb").field("owner", &self.owner).field("len", &self.len).finish_non_exhaustive()
+    }
+}

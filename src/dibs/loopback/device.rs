@@ -1,0 +1,370 @@
+//! The loopback device of this process.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use super::{
+    doorbell::{LoopbackDoorbell, LoopbackInterrupt},
+    link::{self, Incoming, Link, Look},
+    offer::Offer,
+};
+use crate::dibs::{Cause, Chid, Device, DeviceError, Dmb, DmbToken, Doorbell, Gid, Memory, RemoteDmb, VlanId};
+
+/// Fabric id of the loopback fabric between processes.
+///
+/// From the range of emulated fabrics (128-bit GIDs), and not Linux' own 0xFFFF: that one's DMBs are kernel memory,
+/// which no process can join.
+pub const LOOPBACK_FABRIC: Chid = Chid(0xff53);
+
+/// Offers that nobody has claimed yet; the oldest makes room. More than handshakes are ever under way at once.
+const MAX_OFFERS: usize = 4096;
+
+/// Links that others may hold open to us, and packets that one look takes off a link, so that a hostile process can
+/// use up neither our descriptors nor our time.
+const MAX_INCOMING: usize = 1024;
+const MAX_PACKETS: usize = 8192;
+
+/// How much memory a device gives away for DMBs. Beyond it connections stay TCP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DmbLimits {
+    /// DMBs at once.
+    pub dmbs: usize,
+    /// Bytes of all DMBs together.
+    pub bytes: usize,
+    /// Bytes of all DMBs whose users run under one user id.
+    pub bytes_per_uid: usize,
+}
+
+/// 32,768 DMBs; a quarter of the machine's memory; half of that for one user id.
+impl Default for DmbLimits {
+    fn default() -> Self {
+        let info = rustix::system::sysinfo();
+        let ram = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
+        let bytes = usize::try_from(ram / 4).unwrap_or(usize::MAX);
+        Self { dmbs: 32_768, bytes, bytes_per_uid: bytes / 2 }
+    }
+}
+
+/// The loopback device of this process, or one of several (each with its own GID). Cheap to clone.
+#[derive(Clone)]
+pub struct Loopback(Arc<Inner>);
+
+struct Inner {
+    gid: Gid,
+    uid: u32,
+    limits: DmbLimits,
+    listener: OwnedFd,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    own: HashMap<DmbToken, Own>,
+    indexes: Indexes,
+    bytes: usize,
+    bytes_of_uid: HashMap<u32, usize>,
+    /// Links that we opened, by the GID of the user at the other end.
+    links: HashMap<Gid, Link>,
+    incoming: Vec<IncomingLink>,
+    offers: HashMap<(Gid, DmbToken), Offer>,
+    offered: VecDeque<(Gid, DmbToken)>,
+    /// Where `move_data` goes for DMBs that we attached.
+    attached: HashMap<DmbToken, Weak<Target>>,
+    attached_limit: usize,
+}
+
+struct IncomingLink {
+    socket: OwnedFd,
+    gid: Option<Gid>,
+}
+
+struct Own {
+    index: u32,
+    user: Gid,
+    uid: u32,
+    bytes: usize,
+}
+
+/// What a user needs to write into a DMB.
+#[derive(Debug)]
+struct Target {
+    memory: Arc<Memory>,
+    doorbell: LoopbackDoorbell,
+    len: usize,
+}
+
+impl Doorbell for Arc<Target> {
+    #[inline]
+    fn ring(&self, cause: Cause) {
+        self.doorbell.ring(cause);
+    }
+
+    fn is_hung_up(&self) -> bool {
+        self.doorbell.is_hung_up()
+    }
+}
+
+/// Hands out the lowest free index.
+#[derive(Default)]
+struct Indexes {
+    free: BTreeSet<u32>,
+    next: u32,
+}
+
+impl Indexes {
+    fn take(&mut self) -> u32 {
+        self.free.pop_first().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+}
+
+impl Loopback {
+    /// A new device with a random GID, reachable by every process of this network namespace.
+    ///
+    /// # Errors
+    /// If the system has no random numbers, descriptors or memory left.
+    pub fn new(limits: DmbLimits) -> Result<Self, DeviceError> {
+        let gid = random_gid()?;
+        let listener = link::listen_as(gid)?;
+        let uid = rustix::process::geteuid().as_raw();
+        Ok(Self(Arc::new(Inner { gid, uid, limits, listener, state: Mutex::default() })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code under the lock panics with the state half changed.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uid of the process behind `user`; opens a link to it if there is none.
+    fn reach(&self, state: &mut State, user: Gid) -> Result<u32, DeviceError> {
+        if user == self.0.gid {
+            return Ok(self.0.uid);
+        }
+        match state.links.entry(user) {
+            Entry::Occupied(link) if !link.get().is_closed() => return Ok(link.get().uid),
+            Entry::Occupied(link) => {
+                link.remove();
+            }
+            Entry::Vacant(_) => {}
+        }
+        // The moment to let go of processes that have died: new ones come as old ones go.
+        state.links.retain(|_, link| !link.is_closed());
+        let link = Link::open(self.0.gid, user)?;
+        let uid = link.uid;
+        state.links.insert(user, link);
+        Ok(uid)
+    }
+}
+
+fn random_gid() -> Result<Gid, DeviceError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::from)?;
+    // A UUID of version 4, variant 1, as Linux' loopback device has.
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    Ok(Gid::from_bytes(bytes))
+}
+
+impl State {
+    /// A token that no DMB of ours has.
+    fn new_token(&self) -> Result<DmbToken, DeviceError> {
+        loop {
+            let token = DmbToken(getrandom::u64().map_err(std::io::Error::from)?);
+            if !self.own.contains_key(&token) {
+                return Ok(token);
+            }
+        }
+    }
+
+    /// How many bytes of DMBs may still be made for a user of this uid.
+    fn check_limits(&self, limits: &DmbLimits, uid: u32, requested: usize) -> Result<(), DeviceError> {
+        if self.own.len() >= limits.dmbs {
+            return Err(DeviceError::NoFreeDmb(limits.dmbs));
+        }
+        let of_uid = self.bytes_of_uid.get(&uid).copied().unwrap_or(0);
+        let available =
+            limits.bytes.saturating_sub(self.bytes).min(limits.bytes_per_uid.saturating_sub(of_uid));
+        if requested > available {
+            return Err(DeviceError::OutOfMemory { requested, available });
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, token: DmbToken, user: Gid, uid: u32, bytes: usize) -> u32 {
+        let index = self.indexes.take();
+        self.bytes += bytes;
+        *self.bytes_of_uid.entry(uid).or_default() += bytes;
+        self.own.insert(token, Own { index, user, uid, bytes });
+        index
+    }
+
+    fn leave(&mut self, token: DmbToken) -> Result<Own, DeviceError> {
+        let own = self.own.remove(&token).ok_or(DeviceError::UnknownToken(token))?;
+        self.indexes.free.insert(own.index);
+        self.bytes = self.bytes.saturating_sub(own.bytes);
+        if let Entry::Occupied(mut of_uid) = self.bytes_of_uid.entry(own.uid) {
+            *of_uid.get_mut() = of_uid.get().saturating_sub(own.bytes);
+            if *of_uid.get() == 0 {
+                of_uid.remove();
+            }
+        }
+        Ok(own)
+    }
+
+    fn offer(&mut self, owner: Gid, token: DmbToken, offer: Offer) {
+        if self.offered.len() >= MAX_OFFERS {
+            // Claimed and withdrawn ones leave their entry here; clear those out before anything is lost.
+            let offers = &self.offers;
+            self.offered.retain(|key| offers.contains_key(key));
+        }
+        if self.offered.len() >= MAX_OFFERS
+            && let Some(oldest) = self.offered.pop_front()
+        {
+            self.offers.remove(&oldest);
+        }
+        self.offers.insert((owner, token), offer);
+        self.offered.push_back((owner, token));
+    }
+
+    /// Makes an attached DMB known to `move_data`.
+    fn remember(&mut self, token: DmbToken, target: &Arc<Target>) {
+        // Clearing out detached ones each time the map has doubled costs a constant for each attachment.
+        if self.attached.len() >= self.attached_limit {
+            self.attached.retain(|_, target| target.strong_count() > 0);
+            self.attached_limit = self.attached.len() * 2 + 64;
+        }
+        self.attached.insert(token, Arc::downgrade(target));
+    }
+
+    /// Takes in what other devices have sent since the last look.
+    fn take_in(&mut self, listener: &OwnedFd) {
+        // One look at the links that are there, then at the new ones: those sent something before they were queued.
+        let mut links = std::mem::take(&mut self.incoming);
+        links.retain_mut(|link| self.read_link(link));
+        while let Some(socket) = link::accept_from(listener) {
+            let mut link = IncomingLink { socket, gid: None };
+            if self.read_link(&mut link) {
+                links.push(link);
+            }
+            if links.len() > MAX_INCOMING {
+                // Somebody who has not even said who it is goes first.
+                let victim = links.iter().position(|link| link.gid.is_none()).unwrap_or(0);
+                links.remove(victim);
+            }
+        }
+        self.incoming = links;
+    }
+
+    /// Reads what a link holds; false if it has ended.
+    fn read_link(&mut self, link: &mut IncomingLink) -> bool {
+        for _ in 0..MAX_PACKETS {
+            match (link::receive(&link.socket), link.gid) {
+                (Look::Packet(Incoming::Hello(gid)), None) => link.gid = Some(gid),
+                (Look::Packet(Incoming::Announce(token, offer)), Some(gid)) => self.offer(gid, token, offer),
+                (Look::Packet(Incoming::Withdraw(token)), Some(gid)) => {
+                    self.offers.remove(&(gid, token));
+                }
+                (Look::Empty, _) => return true,
+                // An offer outlives its link: what the owner published before it died is still to be read.
+                (Look::Closed | Look::Garbage | Look::Packet(_), _) => return false,
+            }
+        }
+        true
+    }
+}
+
+impl Device for Loopback {
+    fn fabric_id(&self) -> Chid {
+        LOOPBACK_FABRIC
+    }
+
+    fn gid(&self) -> Gid {
+        self.0.gid
+    }
+
+    /// Loopback knows no VLANs; `vlan` is ignored, as in Linux.
+    fn query_remote_gid(&self, gid: Gid, _vlan: Option<VlanId>) -> Result<(), DeviceError> {
+        self.reach(&mut self.state(), gid).map(drop)
+    }
+
+    fn max_dmbs(&self) -> usize {
+        self.0.limits.dmbs
+    }
+
+    fn register_dmb(&self, user: Gid, len: usize, _vlan: Option<VlanId>) -> Result<Dmb, DeviceError> {
+        if len == 0 || !len.is_multiple_of(4096) || len > self.0.limits.bytes {
+            return Err(DeviceError::OutOfRange { offset: 0, len, size: self.0.limits.bytes });
+        }
+        let mut state = self.state();
+        let uid = self.reach(&mut state, user)?;
+        state.check_limits(&self.0.limits, uid, len)?;
+        let token = state.new_token()?;
+        let (offer, memory, socket) = Offer::make(len)?;
+        let interrupt = LoopbackInterrupt::new(memory.clone(), len, socket)?;
+        if user == self.0.gid {
+            state.offer(user, token, offer);
+        } else {
+            let link = state.links.get(&user).ok_or(DeviceError::Unreachable(user))?;
+            link.announce(token, &offer)?;
+        }
+        let index = state.enter(token, user, uid, len);
+        Ok(Dmb { token, index, len, memory, interrupt: Box::new(interrupt), device: Arc::new(self.clone()) })
+    }
+
+    fn unregister_dmb(&self, token: DmbToken) -> Result<(), DeviceError> {
+        let mut state = self.state();
+        let own = state.leave(token)?;
+        state.offers.remove(&(self.0.gid, token));
+        if let Some(link) = state.links.get(&own.user) {
+            link.withdraw(token);
+        }
+        Ok(())
+    }
+
+    fn supports_attach(&self) -> bool {
+        true
+    }
+
+    fn attach_dmb(&self, owner: Gid, token: DmbToken, len: usize) -> Result<RemoteDmb, DeviceError> {
+        let mut state = self.state();
+        state.take_in(&self.0.listener);
+        let offer = state.offers.remove(&(owner, token)).ok_or(DeviceError::UnknownToken(token))?;
+        let (memory, socket) = offer.map(len)?;
+        let doorbell = LoopbackDoorbell::new(memory.clone(), len, socket)?;
+        let target = Arc::new(Target { memory: memory.clone(), doorbell, len });
+        state.remember(token, &target);
+        Ok(RemoteDmb { owner, token, len, memory, doorbell: Box::new(target) })
+    }
+
+    /// Writes into a DMB that this device has attached.
+    fn move_data(
+        &self,
+        token: DmbToken,
+        _index: u8,
+        signal: bool,
+        offset: usize,
+        data: &[u8],
+    ) -> Result<(), DeviceError> {
+        let target = self.state().attached.get(&token).and_then(Weak::upgrade);
+        let target = target.ok_or(DeviceError::UnknownToken(token))?;
+        if offset.checked_add(data.len()).is_none_or(|end| end > target.len) {
+            return Err(DeviceError::OutOfRange { offset, len: data.len(), size: target.len });
+        }
+        target.memory.write(offset, data)?;
+        if signal {
+            Cause::ALL.into_iter().for_each(|cause| target.ring(cause));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Loopback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loopback").field("gid", &self.0.gid).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,203 @@
+//! Links between the devices of two processes: unix sequenced-packet sockets, each used in one direction.
+//!
+//! A device listens under the abstract name of its GID. Who owns a DMB connects to its user's name, says who it is,
+//! and announces the DMB. The claim is not checked: an announcement is worth something only together with the
+//! token, 64 random bits that owner and user exchange by CLC.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use rustix::{
+    cmsg_space,
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+        listen, recvmsg, sendmsg, socket_with, sockopt::socket_peercred,
+    },
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::offer::Offer;
+use crate::dibs::{DeviceError, DmbToken, Gid};
+
+/// First word of every packet; changes with the format.
+const MAGIC: u32 = u32::from_be_bytes(*b"DIB1");
+
+/// As many connections as Linux lets wait by default; a burst of new peers comes at once.
+const BACKLOG: i32 = 4096;
+
+const HELLO: u32 = 1;
+const ANNOUNCE: u32 = 2;
+const WITHDRAW: u32 = 3;
+
+/// What goes over a link, in the byte order of the host: it never leaves it.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct Packet {
+    magic: u32,
+    kind: u32,
+    gid: [u8; 16],
+    token: u64,
+}
+
+/// A packet that arrived.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// Who the sender says it is; always the first packet.
+    Hello(Gid),
+    /// A DMB for us.
+    Announce(DmbToken, Offer),
+    /// A DMB that was announced is gone.
+    Withdraw(DmbToken),
+}
+
+/// What a look at a link found.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// A packet.
+    Packet(Incoming),
+    /// Something that is no packet of ours, or not a whole one. It was dropped.
+    Garbage,
+    /// Nothing at present.
+    Empty,
+    /// The other process closed the link or died.
+    Closed,
+}
+
+fn name_of(gid: Gid) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new_abstract_name(format!("smcd/dibs/{gid}").as_bytes())
+}
+
+fn new_socket() -> Result<OwnedFd, Errno> {
+    socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+}
+
+/// Listens under the name of `gid`.
+pub(super) fn listen_as(gid: Gid) -> Result<OwnedFd, DeviceError> {
+    let socket = new_socket()?;
+    bind(&socket, &name_of(gid)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// The next link that somebody opened to us, if there is one.
+pub(super) fn accept_from(listener: &OwnedFd) -> Option<OwnedFd> {
+    accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()
+}
+
+/// Takes the next packet off a link that somebody opened to us.
+pub(super) fn receive(socket: &OwnedFd) -> Look {
+    let mut bytes = [0u8; size_of::<Packet>()];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut control,
+        RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+    );
+    let len = match received {
+        Ok(received) => received.bytes,
+        Err(Errno::AGAIN | Errno::INTR) => return Look::Empty,
+        Err(_) => return Look::Closed,
+    };
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    if len == 0 {
+        return Look::Closed;
+    }
+    decode(&bytes[..len.min(bytes.len())], fds).map_or(Look::Garbage, Look::Packet)
+}
+
+fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Incoming> {
+    let packet = Packet::read_from_bytes(bytes).ok()?;
+    if packet.magic != MAGIC {
+        return None;
+    }
+    match packet.kind {
+        HELLO => Some(Incoming::Hello(Gid::from_bytes(packet.gid))),
+        ANNOUNCE => {
+            let [memory, doorbell] = fds.try_into().ok()?;
+            Some(Incoming::Announce(DmbToken(packet.token), Offer { memory, doorbell }))
+        }
+        WITHDRAW => Some(Incoming::Withdraw(DmbToken(packet.token))),
+        _ => None,
+    }
+}
+
+/// A link that we opened, to announce DMBs to one user.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: OwnedFd,
+    /// User id of the process at the other end.
+    pub(super) uid: u32,
+}
+
+impl Link {
+    /// Opens a link from `from` to the device `to`.
+    pub(super) fn open(from: Gid, to: Gid) -> Result<Self, DeviceError> {
+        let socket = new_socket()?;
+        match connect(&socket, &name_of(to)?) {
+            Ok(()) => {}
+            Err(Errno::CONNREFUSED | Errno::NOENT) => return Err(DeviceError::Unreachable(to)),
+            Err(Errno::AGAIN) => return Err(DeviceError::Busy),
+            Err(errno) => return Err(errno.into()),
+        }
+        let uid = socket_peercred(&socket)?.uid.as_raw();
+        let link = Self { socket, uid };
+        link.send(HELLO, from, DmbToken(0), None)?;
+        Ok(link)
+    }
+
+    /// Hands a DMB to the user.
+    pub(super) fn announce(&self, token: DmbToken, offer: &Offer) -> Result<(), DeviceError> {
+        self.send(ANNOUNCE, Gid::default(), token, Some(offer))
+    }
+
+    /// Tells the user that a DMB is gone. Lost if the user is busy: then the DMB's doorbell tells it by hanging up.
+    pub(super) fn withdraw(&self, token: DmbToken) {
+        let _ = self.send(WITHDRAW, Gid::default(), token, None);
+    }
+
+    /// True if the process at the other end has closed the link or died.
+    pub(super) fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            // Nobody sends in this direction, so that "readable" too means the end.
+            Ok(ready) => ready > 0,
+            Err(_) => false,
+        }
+    }
+
+    fn send(&self, kind: u32, gid: Gid, token: DmbToken, offer: Option<&Offer>) -> Result<(), DeviceError> {
+        let packet = Packet { magic: MAGIC, kind, gid: gid.to_bytes(), token: token.0 };
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = offer.map(|offer| [offer.memory.as_fd(), offer.doorbell.as_fd()]);
+        if let Some(fds) = &fds {
+            // The space was made for two descriptors.
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match sendmsg(&self.socket, &[IoSlice::new(packet.as_bytes())], &mut control, flags) {
+            Ok(_) => Ok(()),
+            // The user's queue is full, or too many descriptors are under way to it.
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::TOOMANYREFS) => Err(DeviceError::Busy),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}

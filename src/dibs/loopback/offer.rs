@@ -1,0 +1,136 @@
+//! A DMB as it travels to its user: two descriptors, to be checked before anything of them is used.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create},
+    io::Errno,
+    net::{
+        AddressFamily, SocketFlags, SocketType, socketpair,
+        sockopt::{socket_domain, socket_type},
+    },
+};
+
+use super::doorbell::SIGNAL_AREA;
+use crate::dibs::{BadDmb, DeviceError, Memory};
+
+/// File system type of memfds with ordinary pages. Those of hugetlbfs may lack pages, and touching them kills.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// Memory and doorbell of a DMB, on the way from owner to user.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) memory: OwnedFd,
+    pub(super) doorbell: OwnedFd,
+}
+
+impl Offer {
+    /// Makes the memory of a DMB of `dmb_len` bytes and a pair of sockets: what the user gets, our mapping, and our
+    /// end of the pair.
+    pub(super) fn make(dmb_len: usize) -> Result<(Self, Arc<Memory>, OwnedFd), DeviceError> {
+        let len = dmb_len + SIGNAL_AREA;
+        let memory = memfd_create("smcd-dmb", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&memory, len as u64)?;
+        fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let mapping = Arc::new(Memory::map(&memory, len)?);
+        let (ours, doorbell) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        Ok((Self { memory, doorbell }, mapping, ours))
+    }
+
+    /// Maps a DMB of `dmb_len` bytes that a remote device shared, after checking that it is what it should be.
+    pub(super) fn map(self, dmb_len: usize) -> Result<(Arc<Memory>, OwnedFd), DeviceError> {
+        let len = dmb_len.checked_add(SIGNAL_AREA).ok_or(DeviceError::OutOfRange {
+            offset: 0,
+            len: dmb_len,
+            size: usize::MAX,
+        })?;
+        check_memory(&self.memory, len as u64)?;
+        if socket_domain(&self.doorbell) != Ok(AddressFamily::UNIX)
+            || socket_type(&self.doorbell) != Ok(SocketType::STREAM)
+        {
+            return Err(BadDmb::NotDoorbell.into());
+        }
+        Ok((Arc::new(Memory::map(&self.memory, len)?), self.doorbell))
+    }
+}
+
+/// Makes sure that the descriptor is memory of at least `want` bytes and stays so.
+fn check_memory(fd: impl AsFd, want: u64) -> Result<(), DeviceError> {
+    let fd = fd.as_fd();
+    if fstatfs(fd).is_ok_and(|fs| fs.f_type as u64 != TMPFS_MAGIC) {
+        return Err(BadDmb::NotMemory.into());
+    }
+    match fcntl_get_seals(fd) {
+        Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
+        Ok(_) => return Err(BadDmb::NotSealed.into()),
+        Err(Errno::INVAL) => return Err(BadDmb::NotMemory.into()),
+        Err(errno) => return Err(errno.into()),
+    }
+    // Only now: before the seal the size could still change.
+    let have = u64::try_from(fstat(fd)?.st_size).unwrap_or(0);
+    if have < want { Err(BadDmb::TooSmall { have, want }.into()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pipe::pipe;
+
+    const LEN: usize = 16384;
+
+    fn refused(offer: Offer) -> BadDmb {
+        match offer.map(LEN) {
+            Err(DeviceError::BadDmb(bad)) => bad,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    fn good() -> Offer {
+        Offer::make(LEN).unwrap().0
+    }
+
+    #[test]
+    fn what_we_make_is_accepted() {
+        assert!(good().map(LEN).is_ok());
+    }
+
+    #[test]
+    fn a_pipe_is_refused() {
+        assert_eq!(refused(Offer { memory: pipe().unwrap().0, ..good() }), BadDmb::NotMemory);
+    }
+
+    #[test]
+    fn a_regular_file_is_refused() {
+        let file = std::fs::File::open("Cargo.toml").unwrap();
+        assert_eq!(refused(Offer { memory: file.into(), ..good() }), BadDmb::NotMemory);
+    }
+
+    #[test]
+    fn an_unsealed_memfd_is_refused() {
+        let memory = memfd_create("x", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&memory, 1 << 20).unwrap();
+        assert_eq!(refused(Offer { memory, ..good() }), BadDmb::NotSealed);
+    }
+
+    #[test]
+    fn a_short_memfd_is_refused() {
+        let memory = memfd_create("x", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&memory, LEN as u64).unwrap();
+        fcntl_add_seals(&memory, SealFlags::SHRINK).unwrap();
+        let want = (LEN + SIGNAL_AREA) as u64;
+        assert_eq!(refused(Offer { memory, ..good() }), BadDmb::TooSmall { have: LEN as u64, want });
+    }
+
+    #[test]
+    fn a_doorbell_that_is_no_socket_is_refused() {
+        assert_eq!(refused(Offer { doorbell: pipe().unwrap().1, ..good() }), BadDmb::NotDoorbell);
+    }
+}

@@ -1,0 +1,231 @@
+//! Memory that another process, or another machine, writes at any time.
+//!
+//! The rules of this file, the only one in which shared memory is touched:
+//! no Rust reference to plain bytes of a mapping ever exists; words that a peer may write are reached as atomics
+//! and loaded once; every range is checked against the length of *our* mapping, never against anything in it.
+#![allow(unsafe_code)]
+
+use std::{
+    os::fd::AsFd,
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use bytes::BufMut;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::DeviceError;
+
+/// A shared mapping, unmapped on drop.
+pub struct Memory {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and all access goes through raw copies or atomics.
+unsafe impl Send for Memory {}
+// SAFETY: as above; concurrent access yields unspecified bytes at worst, as it does with a writing peer.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Maps the first `len` bytes of `fd`, readable and writable, shared.
+    ///
+    /// The caller has made sure that the file has and keeps at least `len` bytes (a sealed memfd), otherwise an
+    /// access would raise `SIGBUS`.
+    pub(crate) fn map(fd: impl AsFd, len: usize) -> Result<Self, DeviceError> {
+        // SAFETY: no address is asked for, so no existing mapping is replaced.
+        let base =
+            unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }?;
+        match NonNull::new(base.cast()) {
+            Some(base) => Ok(Self { base, len }),
+            None => Err(DeviceError::Io(std::io::ErrorKind::OutOfMemory.into())),
+        }
+    }
+
+    /// Length of the mapping in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never true: a mapping has at least one byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn check(&self, offset: usize, len: usize) -> Result<(), DeviceError> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => Ok(()),
+            _ => Err(DeviceError::OutOfRange { offset, len, size: self.len }),
+        }
+    }
+
+    /// Copies the bytes at `offset` to `out`.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] if they do not all lie within the mapping.
+    #[inline]
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), DeviceError> {
+        self.check(offset, out.len())?;
+        // SAFETY: `base..base + len` stays mapped while `self` lives; the range was checked above. `out` is a Rust
+        // slice, so it cannot overlap the mapping. A peer writing during the copy changes which bytes we get, not
+        // where they come from or go to.
+        unsafe { ptr::copy_nonoverlapping(self.base.add(offset).as_ptr(), out.as_mut_ptr(), out.len()) };
+        Ok(())
+    }
+
+    /// Copies `len` bytes at `offset` to the unfilled part of `dst`, or as many as it has room for.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] if they do not all lie within the mapping.
+    #[inline]
+    pub fn read_to(&self, offset: usize, len: usize, dst: &mut impl BufMut) -> Result<(), DeviceError> {
+        self.check(offset, len)?;
+        let (mut from, end) = (offset, offset + len);
+        while from < end && dst.has_remaining_mut() {
+            let chunk = dst.chunk_mut();
+            let n = chunk.len().min(end - from);
+            // SAFETY: `base..base + len` stays mapped while `self` lives; the range was checked above. `chunk` is
+            // memory that `dst` owns, so it cannot overlap the mapping, and has room for `n` bytes. A peer writing
+            // during the copy changes which bytes we get, not where they come from or go to.
+            unsafe { ptr::copy_nonoverlapping(self.base.add(from).as_ptr(), chunk.as_mut_ptr(), n) };
+            // SAFETY: the first `n` bytes of the chunk were just written.
+            unsafe { dst.advance_mut(n) };
+            from += n;
+        }
+        Ok(())
+    }
+
+    /// Copies `data` to `offset`.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] if it does not all fit within the mapping.
+    #[inline]
+    pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), DeviceError> {
+        self.check(offset, data.len())?;
+        // SAFETY: `base..base + len` stays mapped while `self` lives; the range was checked above. `data` is a Rust
+        // slice, so it cannot overlap the mapping. A peer writing the same bytes meanwhile changes what it finds
+        // there later; nothing of ours depends on it.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), self.base.add(offset).as_ptr(), data.len()) };
+        Ok(())
+    }
+
+    /// Sets `len` bytes at `offset` to zero.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] if they do not all lie within the mapping.
+    pub fn zero(&self, offset: usize, len: usize) -> Result<(), DeviceError> {
+        self.check(offset, len)?;
+        // SAFETY: as for `write`.
+        unsafe { ptr::write_bytes(self.base.add(offset).as_ptr(), 0, len) };
+        Ok(())
+    }
+
+    /// The 64-bit word at `offset`, which must be a multiple of 8.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] if the word is not aligned or not within the mapping.
+    #[inline]
+    pub fn word64(&self, offset: usize) -> Result<&AtomicU64, DeviceError> {
+        self.check(offset, 8)?;
+        if !offset.is_multiple_of(8) {
+            return Err(DeviceError::OutOfRange { offset, len: 8, size: self.len });
+        }
+        // SAFETY: in bounds and aligned (mappings start at a page), mapped while `self` lives. Every access that
+        // goes through Rust types is atomic; a peer that writes meanwhile gives us one of the values it wrote.
+        Ok(unsafe { AtomicU64::from_ptr(self.base.add(offset).cast().as_ptr()) })
+    }
+
+    /// The 32-bit word at `offset`, which must be a multiple of 4.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] if the word is not aligned or not within the mapping.
+    #[inline]
+    pub fn word32(&self, offset: usize) -> Result<&AtomicU32, DeviceError> {
+        self.check(offset, 4)?;
+        if !offset.is_multiple_of(4) {
+            return Err(DeviceError::OutOfRange { offset, len: 4, size: self.len });
+        }
+        // SAFETY: as for `word64`.
+        Ok(unsafe { AtomicU32::from_ptr(self.base.add(offset).cast().as_ptr()) })
+    }
+
+    /// Takes the one look at the word at `offset`; what was written before it is visible afterwards.
+    ///
+    /// # Errors
+    /// As [`Memory::word64`].
+    #[inline]
+    pub fn load(&self, offset: usize) -> Result<u64, DeviceError> {
+        Ok(self.word64(offset)?.load(Ordering::Acquire))
+    }
+
+    /// Stores the word at `offset`, after everything that was written before.
+    ///
+    /// # Errors
+    /// As [`Memory::word64`].
+    #[inline]
+    pub fn store(&self, offset: usize, value: u64) -> Result<(), DeviceError> {
+        self.word64(offset)?.store(value, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: `base` and `len` are those of the mapping made in `map`; nothing borrows from it any more.
+        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Memory({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    fn memory(len: usize) -> Memory {
+        let fd = memfd_create("smcd-test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, len as u64).unwrap();
+        Memory::map(&fd, len).unwrap()
+    }
+
+    #[test]
+    fn ranges_outside_the_mapping_are_refused() {
+        let m = memory(4096);
+        let mut out = [0; 8];
+        assert!(m.read(4088, &mut out).is_ok());
+        for offset in [4089, 4096, usize::MAX - 3, usize::MAX] {
+            assert!(matches!(m.read(offset, &mut out), Err(DeviceError::OutOfRange { .. })));
+            assert!(matches!(m.write(offset, &out), Err(DeviceError::OutOfRange { .. })));
+            assert!(m.zero(offset, 8).is_err());
+            assert!(m.word64(offset).is_err());
+            assert!(m.word32(offset.saturating_add(3)).is_err());
+        }
+    }
+
+    #[test]
+    fn misaligned_words_are_refused() {
+        let m = memory(4096);
+        assert!(m.word64(4).is_err());
+        assert!(m.word32(2).is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let m = memory(8192);
+        m.write(100, b"hello").unwrap();
+        let mut out = [0; 5];
+        m.read(100, &mut out).unwrap();
+        assert_eq!(&out, b"hello");
+        m.zero(101, 3).unwrap();
+        m.read(100, &mut out).unwrap();
+        assert_eq!(&out, b"h\0\0\0o");
+        m.store(8, 7).unwrap();
+        assert_eq!(m.load(8).unwrap(), 7);
+    }
+}

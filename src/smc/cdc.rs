@@ -1,0 +1,128 @@
+//! Connection Data Control: the message in the first 32 bytes of a DMB, written by the peer alone.
+//!
+//! ```text
+//!  0  type 0xFE, zeros
+//!  8  prod.wrap u16, prod.count u32, zero, zero
+//! 16  cons.wrap u16, cons.count u32, producer flags, connection state flags
+//! 24  zeros
+//! ```
+//!
+//! Numbers are in the byte order of the host (SMC-D never swaps them). A receiver looks at the words at 8 and 16 only.
+
+use super::cursor::{CDC_LEN, Cursor};
+
+/// First byte of a CDC message.
+const CDC_TYPE: u8 = 0xfe;
+
+/// Offset of the producer word in a DMB.
+pub(crate) const PROD: usize = 8;
+
+/// Offset of the consumer word, which carries the flags too, in a DMB.
+pub(crate) const CONS: usize = 16;
+
+bitflags::bitflags! {
+    /// Producer flags: byte 22 of the message.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub(crate) struct ProducerFlags: u8 {
+        /// The writer has more data than there is room; confirm what you consume.
+        const WRITE_BLOCKED = 0x80;
+        /// An urgent byte is on its way.
+        const URGENT_PENDING = 0x40;
+        /// The byte just before the producer cursor is urgent.
+        const URGENT_PRESENT = 0x20;
+        /// The writer asks for a consumer update.
+        const CONS_UPDATE_REQUEST = 0x10;
+    }
+}
+
+bitflags::bitflags! {
+    /// Connection state flags: byte 23 of the message. Once set they are in every later message.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub(crate) struct StateFlags: u8 {
+        /// The writer will send no more data.
+        const DONE_WRITING = 0x80;
+        /// The writer has closed the connection.
+        const CLOSED = 0x40;
+        /// The writer has aborted the connection.
+        const ABORT = 0x20;
+    }
+}
+
+impl StateFlags {
+    /// True once the sender of the flags has closed or aborted: it writes nothing more, not even flags.
+    pub(crate) fn any_close(self) -> bool {
+        self.intersects(Self::CLOSED | Self::ABORT)
+    }
+}
+
+/// All that a CDC message says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Cdc {
+    /// How far the sender has written into the receiver's ring.
+    pub(crate) prod: Cursor,
+    /// How far the sender has consumed its own ring.
+    pub(crate) cons: Cursor,
+    pub(crate) producer: ProducerFlags,
+    pub(crate) state: StateFlags,
+}
+
+impl Cdc {
+    /// The word at [`PROD`].
+    pub(crate) fn prod_word(&self) -> u64 {
+        self.prod.to_word([0, 0])
+    }
+
+    /// The word at [`CONS`].
+    pub(crate) fn cons_word(&self) -> u64 {
+        self.cons.to_word([self.producer.bits(), self.state.bits()])
+    }
+
+    /// The whole message, as it is moved where remote memory cannot be mapped.
+    pub(crate) fn to_bytes(self) -> [u8; CDC_LEN] {
+        let mut bytes = [0; CDC_LEN];
+        bytes[0] = CDC_TYPE;
+        bytes[PROD..PROD + 8].copy_from_slice(&self.prod_word().to_ne_bytes());
+        bytes[CONS..CONS + 8].copy_from_slice(&self.cons_word().to_ne_bytes());
+        bytes
+    }
+}
+
+/// Reads the flags of a consumer word. Bits without a meaning are dropped.
+pub(crate) fn flags_of(bytes: [u8; 2]) -> (ProducerFlags, StateFlags) {
+    (ProducerFlags::from_bits_truncate(bytes[0]), StateFlags::from_bits_truncate(bytes[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_close_as_linux_writes_it() {
+        let cdc = Cdc {
+            prod: Cursor { wrap: 1, count: 100 },
+            cons: Cursor { wrap: 0, count: 65000 },
+            producer: ProducerFlags::empty(),
+            state: StateFlags::CLOSED,
+        };
+        let mut want = [0; 32];
+        want[0] = 0xfe;
+        want[8..16].copy_from_slice(&[1, 0, 0x64, 0, 0, 0, 0, 0]);
+        want[16..24].copy_from_slice(&[0, 0, 0xe8, 0xfd, 0, 0, 0, 0x40]);
+        assert_eq!(cdc.to_bytes(), want);
+    }
+
+    #[test]
+    fn flags_survive_the_word() {
+        let producer = ProducerFlags::WRITE_BLOCKED | ProducerFlags::URGENT_PENDING;
+        let state = StateFlags::DONE_WRITING | StateFlags::CLOSED;
+        let cdc = Cdc { producer, state, ..Cdc::default() };
+        assert_eq!(flags_of(Cursor::from_word(cdc.cons_word()).1), (producer, state));
+        assert_eq!(Cursor::from_word(cdc.prod_word()).1, [0, 0]);
+    }
+
+    #[test]
+    fn unknown_flags_are_dropped() {
+        assert_eq!(flags_of([0x0f, 0x1f]), (ProducerFlags::empty(), StateFlags::empty()));
+    }
+}

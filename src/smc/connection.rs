@@ -1,0 +1,482 @@
+//! An established SMC-D connection: the pure halves joined to the memory they describe.
+//!
+//! Nothing here waits. [`Connection::try_read`] and [`Connection::try_write`] do what can be done now; front ends
+//! arm the interrupt, look again, and sleep.
+
+use std::{
+    io::IoSlice,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+};
+
+use bytes::BufMut;
+
+use super::{
+    ConnectionError, PeerMisbehaved,
+    cdc::{CONS, Cdc, PROD, ProducerFlags, StateFlags, flags_of},
+    close::{CloseState, State},
+    cursor::{CDC_LEN, RingLen, Span, load},
+    outlet::Outlet,
+    receiver::Receiver,
+    sender::Sender,
+};
+use crate::dibs::{Cause, Dmb, Interrupt};
+
+/// A large write is published in pieces of this many bytes, so that the peer copies out while we copy in.
+const PUBLISH: u32 = 16 * 1024;
+
+/// What an attempt to read or write came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// So many bytes; at least one unless none were wanted.
+    Done(usize),
+    /// Nothing can be done now.
+    Blocked,
+    /// The peer will write nothing more, and everything was read.
+    Eof,
+}
+
+/// Payload bytes that went each way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ByteCounts {
+    /// Bytes read from our ring.
+    pub received: u64,
+    /// Bytes written to the peer's ring.
+    pub sent: u64,
+}
+
+/// The sending half and what may no longer be done with it.
+#[derive(Debug)]
+struct Tx {
+    sender: Sender,
+    /// Writing was shut down, or the last flags are out and the peer's DMB must not be touched again.
+    ended: bool,
+}
+
+/// What the consumer word in the peer's DMB says, and the close state that it reflects.
+#[derive(Debug)]
+struct Out {
+    cdc: Cdc,
+    close: CloseState,
+    /// The last flags are out; the peer's DMB must not be touched again.
+    ended: bool,
+}
+
+/// One end of an SMC-D connection. Locks are taken in the order rx, tx, out.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    dmb: Arc<Dmb>,
+    outlet: Outlet,
+    rx: Mutex<Receiver>,
+    tx: Mutex<Tx>,
+    out: Mutex<Out>,
+    /// State flags of the peer as last taken in, so that the locks are needed only when they change.
+    peer_state: AtomicU8,
+    peer_gone: AtomicBool,
+    /// The "write blocked" flag as last published.
+    write_blocked: AtomicBool,
+    fault: OnceLock<PeerMisbehaved>,
+    terminated: AtomicBool,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one of these is held; if it did, every value is a state that a peer could cause.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connection {
+    /// Joins our DMB and the way into the peer's. Both CDC slots are zero.
+    ///
+    /// `peer_ring` is the ring of the peer's DMB.
+    pub(crate) fn new(dmb: Arc<Dmb>, own_ring: RingLen, outlet: Outlet, peer_ring: RingLen) -> Self {
+        Self {
+            dmb,
+            outlet,
+            rx: Mutex::new(Receiver::new(own_ring)),
+            tx: Mutex::new(Tx { sender: Sender::new(peer_ring), ended: false }),
+            out: Mutex::new(Out { cdc: Cdc::default(), close: CloseState::new(), ended: false }),
+            peer_state: AtomicU8::new(0),
+            peer_gone: AtomicBool::new(false),
+            write_blocked: AtomicBool::new(false),
+            fault: OnceLock::new(),
+            terminated: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Where the peer's signals arrive.
+    pub(crate) fn interrupt(&self) -> &dyn Interrupt {
+        self.dmb.interrupt()
+    }
+
+    /// The two words that the peer writes, unchecked: if they change, there is news.
+    #[inline]
+    pub(crate) fn news(&self) -> (u64, u64) {
+        let word = |at| self.dmb.memory().word64(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        (word(PROD), word(CONS))
+    }
+
+    /// Our DMB.
+    pub(crate) fn dmb(&self) -> &Arc<Dmb> {
+        &self.dmb
+    }
+
+    /// The way into the peer's DMB.
+    pub(crate) fn outlet(&self) -> &Outlet {
+        &self.outlet
+    }
+
+    /// State of the connection, with what the peer has said so far.
+    pub(crate) fn state(&self) -> State {
+        let _ = self.look_at_peer();
+        lock(&self.out).close.state()
+    }
+
+    /// Payload bytes so far.
+    pub(crate) fn byte_counts(&self) -> ByteCounts {
+        ByteCounts {
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Reads what is there, as much as `dst` takes.
+    ///
+    /// # Errors
+    /// Once everything that the peer published was read: that it aborted, is gone, or broke the protocol.
+    pub(crate) fn try_read(&self, dst: &mut impl BufMut) -> Result<Progress, ConnectionError> {
+        let mut rx = lock(&self.rx);
+        let mut done = 0;
+        while dst.has_remaining_mut() {
+            if rx.unread() == 0 && self.refresh_rx(&mut rx)? == 0 {
+                if done > 0 {
+                    break;
+                }
+                match self.ran_dry(&mut rx)? {
+                    // Data that came just before the end.
+                    Progress::Done(_) => {}
+                    other => return Ok(other),
+                }
+            }
+            let span = rx.plan(dst.remaining_mut().min(PUBLISH as usize));
+            self.copy_out(span, dst)?;
+            let n = span.first.1 + span.second.1;
+            done += n as usize;
+            if rx.consume(n) {
+                self.confirm(&mut rx)?;
+            }
+        }
+        self.received.fetch_add(done as u64, Ordering::Relaxed);
+        Ok(Progress::Done(done))
+    }
+
+    /// Copies what is there, as much as `dst` takes, and leaves it there.
+    ///
+    /// # Errors
+    /// As [`Connection::try_read`].
+    pub(crate) fn try_peek(&self, dst: &mut impl BufMut) -> Result<Progress, ConnectionError> {
+        let mut rx = lock(&self.rx);
+        if !dst.has_remaining_mut() {
+            return Ok(Progress::Done(0));
+        }
+        if rx.unread() == 0 && self.refresh_rx(&mut rx)? == 0 {
+            match self.ran_dry(&mut rx)? {
+                Progress::Done(_) => {}
+                other => return Ok(other),
+            }
+        }
+        let span = rx.plan(dst.remaining_mut());
+        self.copy_out(span, dst)?;
+        Ok(Progress::Done((span.first.1 + span.second.1) as usize))
+    }
+
+    fn copy_out(&self, span: Span, dst: &mut impl BufMut) -> Result<(), ConnectionError> {
+        for (offset, len) in [span.first, span.second] {
+            self.dmb.memory().read_to(CDC_LEN + offset as usize, len as usize, dst)?;
+        }
+        Ok(())
+    }
+
+    /// True if there is something to read, the end included.
+    pub(crate) fn is_readable(&self) -> bool {
+        let mut rx = lock(&self.rx);
+        rx.unread() > 0
+            || !matches!(self.refresh_rx(&mut rx), Ok(0))
+            || !matches!(self.ran_dry(&mut rx), Ok(Progress::Blocked))
+    }
+
+    /// Nothing is left in the ring: says whether more can come. Looks at the peer's flags first and at its producer
+    /// cursor after that: the peer publishes data before the flags that follow it.
+    fn ran_dry(&self, rx: &mut Receiver) -> Result<Progress, ConnectionError> {
+        let gone = self.peer_gone.load(Ordering::Acquire);
+        let state = self.look_at_peer()?;
+        if state.is_empty() && !gone && !self.is_over() {
+            return Ok(Progress::Blocked);
+        }
+        if self.refresh_rx(rx)? > 0 {
+            // Data that came before the flags; the caller comes again.
+            return Ok(Progress::Done(0));
+        }
+        if let Some(fault) = self.fault.get() {
+            return Err(ConnectionError::PeerMisbehaved(*fault));
+        }
+        if state.contains(StateFlags::ABORT) {
+            Err(ConnectionError::Aborted)
+        } else if !state.is_empty() {
+            Ok(Progress::Eof)
+        } else if self.terminated.load(Ordering::Acquire) {
+            Err(ConnectionError::Terminated)
+        } else {
+            Err(ConnectionError::PeerGone)
+        }
+    }
+
+    /// Writes as much as there is room for.
+    ///
+    /// # Errors
+    /// If this side shut down writing, or the peer closed, aborted, is gone, or broke the protocol.
+    pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> Result<Progress, ConnectionError> {
+        let mut tx = lock(&self.tx);
+        self.check_writable(&tx)?;
+        let mut done = 0;
+        let mut unpublished = 0;
+        for buf in bufs {
+            let mut rest = &buf[..];
+            while !rest.is_empty() {
+                if tx.sender.space() == 0 {
+                    self.flush(&tx.sender, &mut unpublished)?;
+                    self.refresh_tx(&mut tx.sender)?;
+                    if tx.sender.space() == 0 {
+                        return Ok(self.wrote(done));
+                    }
+                }
+                let n = self.copy_in(&mut tx.sender, rest, PUBLISH - unpublished)?;
+                rest = rest.get(n as usize..).unwrap_or_default();
+                done += n as usize;
+                unpublished += n;
+                if unpublished == PUBLISH {
+                    self.flush(&tx.sender, &mut unpublished)?;
+                }
+            }
+        }
+        self.flush(&tx.sender, &mut unpublished)?;
+        self.sent.fetch_add(done as u64, Ordering::Relaxed);
+        Ok(Progress::Done(done))
+    }
+
+    /// Ends a write that stopped for want of room.
+    fn wrote(&self, done: usize) -> Progress {
+        self.sent.fetch_add(done as u64, Ordering::Relaxed);
+        if done == 0 { Progress::Blocked } else { Progress::Done(done) }
+    }
+
+    /// True if something can be written, or an attempt would fail.
+    pub(crate) fn is_writable(&self) -> bool {
+        let mut tx = lock(&self.tx);
+        tx.sender.space() > 0
+            || self.check_writable(&tx).is_err()
+            || self.refresh_tx(&mut tx.sender).is_err()
+            || tx.sender.space() > 0
+    }
+
+    /// Whether writing makes sense at all.
+    #[inline]
+    fn check_writable(&self, tx: &Tx) -> Result<(), ConnectionError> {
+        let gone = self.peer_gone.load(Ordering::Acquire);
+        let state = self.look_at_peer()?;
+        if state.any_close() || gone || tx.ended || self.is_over() {
+            return Err(self.why_not_writable(tx, state));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn why_not_writable(&self, tx: &Tx, state: StateFlags) -> ConnectionError {
+        if let Some(fault) = self.fault.get() {
+            ConnectionError::PeerMisbehaved(*fault)
+        } else if self.terminated.load(Ordering::Acquire) {
+            ConnectionError::Terminated
+        } else if tx.ended {
+            ConnectionError::ShutDown
+        } else if state.contains(StateFlags::ABORT) {
+            ConnectionError::Aborted
+        } else if state.any_close() {
+            ConnectionError::PeerClosed
+        } else {
+            ConnectionError::PeerGone
+        }
+    }
+
+    /// Copies the first bytes of `data` into the peer's ring, at most `limit`.
+    fn copy_in(&self, sender: &mut Sender, data: &[u8], limit: u32) -> Result<u32, ConnectionError> {
+        let span = sender.plan(data.len().min(limit as usize));
+        let n = span.first.1 + span.second.1;
+        let (first, second) = data[..n as usize].split_at(span.first.1 as usize);
+        self.outlet.place(span.first.0, first)?;
+        if !second.is_empty() {
+            self.outlet.place(span.second.0, second)?;
+        }
+        sender.advance(n);
+        Ok(n)
+    }
+
+    /// Publishes what was copied in since the last time.
+    #[inline]
+    fn flush(&self, sender: &Sender, unpublished: &mut u32) -> Result<(), ConnectionError> {
+        if std::mem::take(unpublished) == 0 {
+            return Ok(());
+        }
+        let blocked = sender.is_blocked();
+        if self.outlet.is_mapped() {
+            if blocked != self.write_blocked.load(Ordering::Relaxed) {
+                // Before the cursor, so that a peer that sees the cursor sees the flag.
+                self.publish_write_blocked(blocked)?;
+            }
+            return Ok(self.outlet.publish_prod(&Cdc { prod: sender.prod(), ..Cdc::default() })?);
+        }
+        let mut out = lock(&self.out);
+        out.cdc.prod = sender.prod();
+        out.cdc.producer.set(ProducerFlags::WRITE_BLOCKED, blocked);
+        Ok(self.outlet.publish_prod(&out.cdc)?)
+    }
+
+    #[cold]
+    fn publish_write_blocked(&self, blocked: bool) -> Result<(), ConnectionError> {
+        let mut out = lock(&self.out);
+        self.write_blocked.store(blocked, Ordering::Relaxed);
+        out.cdc.producer.set(ProducerFlags::WRITE_BLOCKED, blocked);
+        Ok(self.outlet.publish_cons(&out.cdc, &[])?)
+    }
+
+    /// Tells the peer how far we have read.
+    fn confirm(&self, rx: &mut Receiver) -> Result<(), ConnectionError> {
+        let mut out = lock(&self.out);
+        if !out.ended {
+            out.cdc.cons = rx.cons();
+            self.outlet.publish_cons(&out.cdc, &[Cause::Space])?;
+            rx.confirmed();
+        }
+        Ok(())
+    }
+
+    /// Takes in how far the peer has read.
+    fn refresh_tx(&self, sender: &mut Sender) -> Result<(), ConnectionError> {
+        let (cons, _) = load(self.dmb.memory().word64(CONS)?);
+        let freed = sender.on_cons(cons);
+        self.judge(freed).map(drop)
+    }
+
+    /// Takes in how far the peer has written; says how many bytes are new.
+    #[inline]
+    fn refresh_rx(&self, rx: &mut Receiver) -> Result<u32, ConnectionError> {
+        let (prod, _) = load(self.dmb.memory().word64(PROD)?);
+        let new = rx.on_prod(prod);
+        let new = self.judge(new)?;
+        if new > 0 {
+            let (_, flags) = load(self.dmb.memory().word64(CONS)?);
+            rx.on_flags(flags_of(flags).0);
+        }
+        Ok(new)
+    }
+
+    /// The peer's state flags; takes in those that are new.
+    #[inline]
+    fn look_at_peer(&self) -> Result<StateFlags, ConnectionError> {
+        let (_, flags) = load(self.dmb.memory().word64(CONS)?);
+        let known = StateFlags::from_bits_truncate(self.peer_state.load(Ordering::Acquire));
+        // Sticky: what was once seen stays, whatever the peer does to the word later.
+        let state = known | flags_of(flags).1;
+        if state != known {
+            lock(&self.out).close.on_flags(state);
+            self.peer_state.fetch_or(state.bits(), Ordering::AcqRel);
+        }
+        Ok(state)
+    }
+
+    /// True once nothing more can come, whatever the peer does.
+    #[inline]
+    fn is_over(&self) -> bool {
+        self.terminated.load(Ordering::Acquire) || self.fault.get().is_some()
+    }
+
+    /// Ends the connection if the peer broke the protocol.
+    #[inline]
+    fn judge<T>(&self, result: Result<T, PeerMisbehaved>) -> Result<T, ConnectionError> {
+        result.map_err(|fault| {
+            tracing::warn!(error = %fault, "SMC-D peer misbehaved; connection aborted");
+            let _ = self.fault.set(fault);
+            self.send_abort();
+            ConnectionError::PeerMisbehaved(fault)
+        })
+    }
+
+    /// Shuts down writing: the peer reads what was written, then end of file.
+    ///
+    /// # Errors
+    /// If the device fails. Shutting down twice, or after the peer has gone, is no error.
+    pub(crate) fn shutdown_write(&self) -> Result<(), ConnectionError> {
+        let _ = self.look_at_peer();
+        let mut tx = lock(&self.tx);
+        tx.ended = true;
+        let mut out = lock(&self.out);
+        let flags = out.close.shutdown_write();
+        self.send_flags(&mut out, flags)
+    }
+
+    /// Closes both directions. If there is unread data, the peer sees a reset, as with TCP.
+    ///
+    /// Nothing is written to the peer's DMB afterwards.
+    pub(crate) fn close(&self) {
+        let _ = self.look_at_peer();
+        let mut rx = lock(&self.rx);
+        let _ = self.refresh_rx(&mut rx);
+        let mut tx = lock(&self.tx);
+        tx.ended = true;
+        let mut out = lock(&self.out);
+        let flags = out.close.close(rx.unread() > 0);
+        let _ = self.send_flags(&mut out, flags);
+        out.ended = true;
+    }
+
+    /// Ends the connection because its link group was terminated.
+    pub(crate) fn terminate(&self) {
+        self.terminated.store(true, Ordering::Release);
+        // A write in progress ends first: after the abort flag nothing may follow.
+        lock(&self.tx).ended = true;
+        self.send_abort();
+    }
+
+    fn send_abort(&self) {
+        let mut out = lock(&self.out);
+        let flags = out.close.abort();
+        let _ = self.send_flags(&mut out, flags);
+        out.ended = true;
+    }
+
+    fn send_flags(&self, out: &mut Out, flags: Option<StateFlags>) -> Result<(), ConnectionError> {
+        match flags {
+            Some(flags) if !out.ended => {
+                out.cdc.state = flags;
+                Ok(self.outlet.publish_cons(&out.cdc, &Cause::ALL)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The peer's process has ended. What it published can still be read.
+    pub(crate) fn peer_is_gone(&self) {
+        self.peer_gone.store(true, Ordering::Release);
+    }
+
+    /// True if both sides have sent their last flags, so that neither writes to the other's DMB any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        let _ = self.look_at_peer();
+        let out = lock(&self.out);
+        self.fault.get().is_none() && out.close.sent().any_close() && out.close.received().any_close()
+    }
+}

@@ -1,0 +1,244 @@
+//! Link groups: what two devices keep between their connections.
+//!
+//! A group stands for a pair of devices (and a VLAN). It keeps the buffers of connections that have ended, still
+//! registered and mapped, so that the next connection between the two needs neither memory nor descriptors. The first
+//! connection of a pair makes *first contact*; the later ones reuse the group.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicBool, Ordering},
+};
+use std::collections::HashMap;
+
+use super::{connection::Connection, cursor::CDC_LEN, outlet::Outlet};
+use crate::dibs::{Device, DeviceError, Dmb, DmbToken, Gid, RemoteDmb, VlanId};
+
+/// Buffers of either side that a group keeps for later.
+const MAX_POOLED: usize = 64;
+
+/// Connections that we have closed and whose peer has not yet.
+const MAX_LINGERING: usize = 256;
+
+/// Size code of a DMB: `1 << (14 + code)` bytes, 16 KiB to 1 MiB.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct SizeCode(u8);
+
+impl SizeCode {
+    /// Code of the largest DMB of SMC-D.
+    pub(crate) const MAX: u8 = 6;
+
+    /// The smallest size that holds `bytes`, or the largest there is.
+    pub(crate) fn holding(bytes: usize) -> Self {
+        let code = (0..Self::MAX).find(|code| 1usize << (14 + code) >= bytes);
+        Self(code.unwrap_or(Self::MAX))
+    }
+
+    /// The code as a peer announced it, if it is one.
+    pub(crate) fn from_wire(code: u8) -> Option<Self> {
+        (code <= Self::MAX).then_some(Self(code))
+    }
+
+    pub(crate) fn code(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        1 << (14 + self.0)
+    }
+}
+
+/// The two devices of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Pair {
+    /// Position of our device in the stack's list.
+    pub(crate) device: usize,
+    pub(crate) peer: Gid,
+    pub(crate) vlan: Option<VlanId>,
+}
+
+/// A link group.
+#[derive(Debug)]
+pub(crate) struct LinkGroup {
+    device: Arc<dyn Device>,
+    pair: Pair,
+    link_id: [u8; 4],
+    confirmed: AtomicBool,
+    pool: Mutex<Pool>,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    /// Buffers of ours, ready for use: only their CDC slots have to be cleared.
+    free: Vec<Arc<Dmb>>,
+    /// Buffers of the peer that no connection uses.
+    remote: HashMap<DmbToken, Arc<RemoteDmb>>,
+    /// Closed by us, and not yet by the peer: its last flags will still be written into our buffer.
+    lingering: Vec<Arc<Connection>>,
+    members: Vec<Weak<Connection>>,
+    members_limit: usize,
+}
+
+impl LinkGroup {
+    pub(crate) fn new(device: Arc<dyn Device>, pair: Pair, link_id: [u8; 4]) -> Self {
+        Self { device, pair, link_id, confirmed: AtomicBool::new(false), pool: Mutex::default() }
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        // A pool is in order between any two statements that hold it.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number that our messages bear; nobody evaluates it.
+    pub(crate) fn link_id(&self) -> [u8; 4] {
+        self.link_id
+    }
+
+    /// The device on our side.
+    pub(crate) fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// True once both sides know of the group.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// Both sides know of the group.
+    pub(crate) fn confirm(&self) {
+        self.confirmed.store(true, Ordering::Release);
+    }
+
+    /// A buffer for the peer to write into: a used one if there is one of this size, else a new one, else a smaller
+    /// one.
+    ///
+    /// # Errors
+    /// As [`Device::register_dmb`], for the smallest size.
+    pub(crate) fn acquire(&self, size: SizeCode) -> Result<(Arc<Dmb>, SizeCode), DeviceError> {
+        if let Some(dmb) = self.reuse(size)? {
+            return Ok((dmb, size));
+        }
+        let mut last = Err(DeviceError::NoFreeDmb(0));
+        for code in (0..=size.code()).rev() {
+            let smaller = SizeCode(code);
+            last = self.device.register_dmb(self.pair.peer, smaller.bytes(), self.pair.vlan);
+            match last {
+                Ok(dmb) => return Ok((Arc::new(dmb), smaller)),
+                Err(DeviceError::OutOfMemory { .. }) => {}
+                Err(_) => break,
+            }
+        }
+        last.map(|dmb| (Arc::new(dmb), size))
+    }
+
+    fn reuse(&self, size: SizeCode) -> Result<Option<Arc<Dmb>>, DeviceError> {
+        let mut pool = self.pool();
+        pool.reap();
+        let Some(at) = pool.free.iter().rposition(|dmb| dmb.len() == size.bytes()) else { return Ok(None) };
+        let dmb = pool.free.swap_remove(at);
+        // Cursors start at zero. The rest was written by this very peer, so there is nothing to hide from it.
+        dmb.memory().zero(0, CDC_LEN)?;
+        Ok(Some(dmb))
+    }
+
+    /// Maps the peer's buffer, or finds it mapped from before.
+    ///
+    /// # Errors
+    /// As [`Device::attach_dmb`].
+    pub(crate) fn attach(&self, token: DmbToken, len: usize) -> Result<Arc<RemoteDmb>, DeviceError> {
+        {
+            let mut pool = self.pool();
+            pool.reap();
+            if let Some(dmb) = pool.remote.remove(&token) {
+                if dmb.len() == len {
+                    return Ok(dmb);
+                }
+                return Err(DeviceError::OutOfRange { offset: 0, len, size: dmb.len() });
+            }
+        }
+        self.device.attach_dmb(self.pair.peer, token, len).map(Arc::new)
+    }
+
+    /// Enters a connection of this group.
+    pub(crate) fn join(&self, connection: &Arc<Connection>) {
+        let mut pool = self.pool();
+        if pool.members.len() >= pool.members_limit {
+            pool.members.retain(|member| member.strong_count() > 0);
+            pool.members_limit = pool.members.len() * 2 + 16;
+        }
+        pool.members.push(Arc::downgrade(connection));
+    }
+
+    /// Takes back the buffers of a connection that our side has closed.
+    pub(crate) fn leave(&self, connection: Arc<Connection>) {
+        let mut pool = self.pool();
+        if pool.lingering.len() < MAX_LINGERING {
+            pool.lingering.push(connection);
+        }
+        pool.reap();
+    }
+
+    /// True if a connection of the group is in use.
+    pub(crate) fn is_busy(&self) -> bool {
+        let mut pool = self.pool();
+        let idle = pool.lingering.len();
+        pool.members.retain(|member| member.strong_count() > 0);
+        pool.members.len() > idle
+    }
+
+    /// True if the peer's device cannot be reached any more.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        let reached = self.device.query_remote_gid(self.pair.peer, self.pair.vlan);
+        matches!(reached, Err(DeviceError::Unreachable(_)))
+    }
+
+    /// Ends every connection of the group: the two sides do not agree on its existence.
+    pub(crate) fn terminate(&self) {
+        let members = std::mem::take(&mut *self.pool()).members;
+        for connection in members.iter().filter_map(Weak::upgrade) {
+            connection.terminate();
+        }
+    }
+}
+
+impl Pool {
+    /// Moves the buffers of connections that both sides have closed to where they can be used again.
+    fn reap(&mut self) {
+        let mut at = 0;
+        while let Some(connection) = self.lingering.get(at) {
+            if connection.is_settled() {
+                let connection = self.lingering.swap_remove(at);
+                self.recycle(&connection);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn recycle(&mut self, connection: &Connection) {
+        if self.free.len() < MAX_POOLED {
+            self.free.push(connection.dmb().clone());
+        }
+        if let Outlet::Mapped(remote) = connection.outlet() {
+            if self.remote.len() >= MAX_POOLED {
+                self.remote.retain(|_, dmb| !dmb.doorbell().is_hung_up());
+            }
+            if self.remote.len() < MAX_POOLED * 4 {
+                self.remote.insert(remote.token(), remote.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_up_to_a_power_of_two() {
+        let code = |bytes| SizeCode::holding(bytes).code();
+        assert_eq!((code(0), code(16384), code(16385)), (0, 0, 1));
+        assert_eq!((code(65536), code(1 << 20), code(usize::MAX)), (2, 6, 6));
+        assert_eq!(SizeCode::holding(65536).bytes(), 65536);
+        assert_eq!(SizeCode::from_wire(7), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! The way into the peer's DMB: mapped where the device can, moved by the device where it cannot.
+
+use std::sync::Arc;
+
+use super::{
+    cdc::{CONS, Cdc, PROD},
+    cursor::CDC_LEN,
+};
+use crate::dibs::{Cause, Device, DeviceError, DmbToken, RemoteDmb};
+
+/// Writes payload and CDC messages for the peer.
+#[derive(Debug)]
+pub(crate) enum Outlet {
+    /// The peer's DMB is mapped: memory operations, and a doorbell only if the peer sleeps.
+    Mapped(Arc<RemoteDmb>),
+    /// The device carries each piece; every CDC message signals.
+    Moved {
+        /// The device to carry it.
+        device: Arc<dyn Device>,
+        /// The peer's DMB.
+        token: DmbToken,
+        /// Element within the DMB (`dmbe_idx`).
+        index: u8,
+        /// First byte of that element.
+        base: usize,
+    },
+}
+
+impl Outlet {
+    /// Puts payload at an offset of the peer's ring. The peer looks at it only after a cursor covers it.
+    #[inline]
+    pub(crate) fn place(&self, ring_offset: u32, data: &[u8]) -> Result<(), DeviceError> {
+        let offset = CDC_LEN + ring_offset as usize;
+        match self {
+            Self::Mapped(dmb) => dmb.memory().write(offset, data),
+            Self::Moved { device, token, index, base } => {
+                device.move_data(*token, *index, false, base + offset, data)
+            }
+        }
+    }
+
+    /// Publishes the producer cursor of `cdc`.
+    #[inline]
+    pub(crate) fn publish_prod(&self, cdc: &Cdc) -> Result<(), DeviceError> {
+        match self {
+            Self::Mapped(dmb) => {
+                dmb.memory().store(PROD, cdc.prod_word())?;
+                dmb.doorbell().ring(Cause::Data);
+                Ok(())
+            }
+            Self::Moved { .. } => self.move_cdc(cdc),
+        }
+    }
+
+    /// Publishes the consumer cursor and the flags of `cdc`, and wakes the peer for `causes`.
+    pub(crate) fn publish_cons(&self, cdc: &Cdc, causes: &[Cause]) -> Result<(), DeviceError> {
+        match self {
+            Self::Mapped(dmb) => {
+                dmb.memory().store(CONS, cdc.cons_word())?;
+                causes.iter().for_each(|cause| dmb.doorbell().ring(*cause));
+                Ok(())
+            }
+            Self::Moved { .. } => self.move_cdc(cdc),
+        }
+    }
+
+    fn move_cdc(&self, cdc: &Cdc) -> Result<(), DeviceError> {
+        match self {
+            Self::Mapped(dmb) => dmb.memory().write(0, &cdc.to_bytes()),
+            Self::Moved { device, token, index, base } => {
+                device.move_data(*token, *index, true, *base, &cdc.to_bytes())
+            }
+        }
+    }
+
+    /// True if one store publishes a cursor, so that the two directions need no common lock.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self, Self::Mapped(_))
+    }
+}

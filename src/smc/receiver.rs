@@ -1,0 +1,260 @@
+//! The reading half of a connection: what lies in our own ring, and when to tell the peer that it was consumed.
+
+use super::{
+    PeerMisbehaved,
+    cdc::ProducerFlags,
+    cursor::{Cursor, RingLen, Span},
+};
+
+/// Least value of the update limit: `SOCK_MIN_SNDBUF / 2` of Linux on common machines.
+const MIN_UPDATE_LIMIT: u32 = 2304;
+
+/// Where the peer's urgent byte is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Urgent {
+    /// None was announced.
+    #[default]
+    None,
+    /// Announced, its position not yet known.
+    NotYet,
+    /// The byte at `unread` bytes from the consumer cursor (0 is the next one) is urgent.
+    At {
+        /// Distance from the consumer cursor.
+        unread: u32,
+    },
+    /// Normal reading has gone past it.
+    Read,
+}
+
+/// Consumer cursor, unread bytes, and what the peer knows of them.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    ring: RingLen,
+    /// The peer's producer cursor as last seen.
+    prod: Cursor,
+    cons: Cursor,
+    unread: u32,
+    /// Bytes consumed that the peer does not know of.
+    unconfirmed: u32,
+    update_limit: u32,
+    peer: ProducerFlags,
+    urgent: Urgent,
+}
+
+impl Receiver {
+    /// At the start of a connection with a ring of our own of this length.
+    pub(crate) fn new(ring: RingLen) -> Self {
+        Self {
+            ring,
+            prod: Cursor::default(),
+            cons: Cursor::default(),
+            unread: 0,
+            unconfirmed: 0,
+            update_limit: (ring.get() / 10).max(MIN_UPDATE_LIMIT).min(ring.get() - 1),
+            peer: ProducerFlags::empty(),
+            urgent: Urgent::None,
+        }
+    }
+
+    /// Bytes that can be read now.
+    pub(crate) fn unread(&self) -> u32 {
+        self.unread
+    }
+
+    /// How far we have consumed.
+    pub(crate) fn cons(&self) -> Cursor {
+        self.cons
+    }
+
+    /// The peer's urgent byte.
+    pub(crate) fn urgent(&self) -> Urgent {
+        self.urgent
+    }
+
+    /// Takes in the peer's producer cursor; says how many bytes are new.
+    ///
+    /// # Errors
+    /// A cursor beyond the room there is, or one that takes bytes back.
+    pub(crate) fn on_prod(&mut self, prod: Cursor) -> Result<u32, PeerMisbehaved> {
+        if prod == self.prod {
+            return Ok(0);
+        }
+        let unread = self.cons.distance(prod, self.ring)?;
+        let new = unread
+            .checked_sub(self.unread)
+            .ok_or(PeerMisbehaved::TakenBack { now: unread, before: self.unread })?;
+        // The peer knows of less room than there is, but writing into room that it does not know of is no harm.
+        self.prod = prod;
+        self.unread = unread;
+        Ok(new)
+    }
+
+    /// Takes in the peer's producer flags. To be called whenever the producer cursor has moved: "urgent present" means
+    /// the last byte that it covers, and a peer moves it no further until everything was consumed.
+    pub(crate) fn on_flags(&mut self, flags: ProducerFlags) {
+        self.peer = flags;
+        if flags.contains(ProducerFlags::URGENT_PRESENT) && self.unread > 0 {
+            self.urgent = Urgent::At { unread: self.unread - 1 };
+        } else if flags.contains(ProducerFlags::URGENT_PENDING) {
+            self.urgent = Urgent::NotYet;
+        }
+    }
+
+    /// Where the next at most `wanted` bytes lie. Stops before an urgent byte, which is then a span of its own.
+    pub(crate) fn plan(&self, wanted: usize) -> Span {
+        let mut len = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.unread);
+        match self.urgent {
+            Urgent::At { unread: 0 } => len = len.min(1),
+            Urgent::At { unread } => len = len.min(unread),
+            _ => {}
+        }
+        Span::new(self.cons, len, self.ring)
+    }
+
+    /// The first `n` bytes of the plan have been copied out. Says whether the peer has to be told now.
+    ///
+    /// Linux' rule: if the peer asked, or an urgent byte was passed; else once more than the update limit (a tenth of
+    /// the ring) is unconfirmed and either half the ring is full as far as the peer knows, or the peer waits.
+    pub(crate) fn consume(&mut self, n: u32) -> bool {
+        let n = n.min(self.unread);
+        // What the peer has sent less what it knows to be consumed: the fill that it sees.
+        let seen_by_peer = self.unread.saturating_add(self.unconfirmed);
+        self.cons = self.cons.add(self.ring, n);
+        self.unread -= n;
+        self.unconfirmed = (self.unconfirmed + n).min(self.ring.get());
+        let passed = self.pass_urgent(n);
+        passed
+            || self.peer.contains(ProducerFlags::CONS_UPDATE_REQUEST)
+            || (self.unconfirmed > self.update_limit
+                && (seen_by_peer >= self.ring.get() / 2 || self.peer.contains(ProducerFlags::WRITE_BLOCKED)))
+    }
+
+    /// Moves the urgent mark along by `n` bytes; true if reading went past it.
+    fn pass_urgent(&mut self, n: u32) -> bool {
+        let Urgent::At { unread } = self.urgent else { return false };
+        match unread.checked_sub(n) {
+            Some(unread) => {
+                self.urgent = Urgent::At { unread };
+                false
+            }
+            None => {
+                self.urgent = Urgent::Read;
+                true
+            }
+        }
+    }
+
+    /// The peer has been told of the consumer cursor as it is now.
+    pub(crate) fn confirmed(&mut self) {
+        self.unconfirmed = 0;
+    }
+
+    /// True if the peer does not know of all that was consumed.
+    pub(crate) fn has_unconfirmed(&self) -> bool {
+        self.unconfirmed > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receiver(len: usize) -> Receiver {
+        Receiver::new(RingLen::of_dmb(len + 32).unwrap())
+    }
+
+    fn at(wrap: u16, count: u32) -> Cursor {
+        Cursor { wrap, count }
+    }
+
+    #[test]
+    fn sees_what_the_peer_wrote() {
+        let mut r = receiver(100_000);
+        assert_eq!(r.on_prod(at(0, 70)).unwrap(), 70);
+        assert_eq!(r.on_prod(at(0, 70)).unwrap(), 0);
+        assert_eq!(r.plan(1000).first, (0, 70));
+        r.consume(50);
+        assert_eq!(r.unread(), 20);
+        assert_eq!(r.plan(1000).first, (50, 20));
+    }
+
+    #[test]
+    fn a_peer_cannot_overrun_the_ring_or_take_bytes_back() {
+        let mut r = receiver(100);
+        r.on_prod(at(0, 70)).unwrap();
+        r.consume(30);
+        for prod in [(1, 31), (0, 100), (0, 29), (9, 9), (0, 60)] {
+            assert!(r.on_prod(at(prod.0, prod.1)).is_err(), "{prod:?}");
+        }
+        assert_eq!(r.unread(), 40, "a refused cursor changes nothing");
+        assert_eq!(r.on_prod(at(1, 30)).unwrap(), 60);
+    }
+
+    #[test]
+    fn small_reads_are_not_confirmed() {
+        let mut r = receiver(65504);
+        r.on_prod(at(0, 6000)).unwrap();
+        assert!(!r.consume(6000));
+        assert!(r.has_unconfirmed());
+    }
+
+    #[test]
+    fn reads_of_a_full_ring_are_confirmed_past_the_limit() {
+        let mut r = receiver(65504);
+        r.on_prod(at(1, 0)).unwrap();
+        assert!(!r.consume(6550), "the limit itself is not past it");
+        assert!(r.consume(1));
+        r.confirmed();
+        assert!(!r.consume(6550));
+    }
+
+    #[test]
+    fn an_emptied_full_ring_is_always_confirmed() {
+        for dmb in [16384, 32768, 65536, 1 << 20] {
+            let mut r = receiver(dmb - 32);
+            r.on_prod(at(1, 0)).unwrap();
+            let mut confirmed = false;
+            while r.unread() > 0 {
+                if r.consume(1000) {
+                    confirmed = true;
+                    r.confirmed();
+                }
+            }
+            assert!(confirmed);
+        }
+    }
+
+    #[test]
+    fn a_blocked_or_asking_peer_is_told() {
+        let mut r = receiver(65504);
+        r.on_prod(at(0, 10_000)).unwrap();
+        r.on_flags(ProducerFlags::WRITE_BLOCKED);
+        assert!(r.consume(7000));
+        r.confirmed();
+        assert!(!r.consume(1));
+        r.on_flags(ProducerFlags::CONS_UPDATE_REQUEST);
+        assert!(r.consume(1));
+    }
+
+    #[test]
+    fn reading_stops_at_an_urgent_byte() {
+        let mut r = receiver(65504);
+        r.on_prod(at(0, 10)).unwrap();
+        r.on_flags(ProducerFlags::URGENT_PENDING | ProducerFlags::URGENT_PRESENT);
+        assert_eq!(r.urgent(), Urgent::At { unread: 9 });
+        assert_eq!(r.plan(100).first, (0, 9));
+        assert!(!r.consume(9));
+        assert_eq!(r.plan(100).first, (9, 1));
+        assert!(r.consume(1), "passing it forces a consumer update");
+        assert_eq!(r.urgent(), Urgent::Read);
+    }
+
+    #[test]
+    fn a_pending_urgent_byte_has_no_place_yet() {
+        let mut r = receiver(65504);
+        r.on_prod(at(0, 10)).unwrap();
+        r.on_flags(ProducerFlags::URGENT_PENDING);
+        assert_eq!(r.urgent(), Urgent::NotYet);
+        assert_eq!(r.plan(100).first, (0, 10));
+    }
+}

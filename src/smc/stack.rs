@@ -1,0 +1,101 @@
+//! The SMC-D stack of this process: its devices and link groups.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use super::{
+    connection::Connection,
+    link_group::{LinkGroup, Pair},
+};
+use crate::dibs::{
+    Device, DeviceError,
+    loopback::{DmbLimits, Loopback},
+};
+
+/// Devices and link groups. A process needs only [`Stack::shared`]; several let it play several peers.
+#[derive(Debug)]
+pub struct Stack {
+    devices: Vec<Arc<dyn Device>>,
+    groups: Mutex<HashMap<Pair, Arc<LinkGroup>>>,
+    next_link_id: AtomicU32,
+}
+
+impl Stack {
+    /// A stack over these devices, the preferred ones first.
+    pub fn new(devices: Vec<Arc<dyn Device>>) -> Arc<Self> {
+        Arc::new(Self { devices, groups: Mutex::default(), next_link_id: AtomicU32::new(1) })
+    }
+
+    /// A stack over a loopback device of its own.
+    ///
+    /// # Errors
+    /// As [`Loopback::new`].
+    pub fn with_loopback(limits: DmbLimits) -> Result<Arc<Self>, DeviceError> {
+        Ok(Self::new(vec![Arc::new(Loopback::new(limits)?)]))
+    }
+
+    /// The stack of this process, made at first use. Without a device, if none could be had; then every connection
+    /// is TCP.
+    pub fn shared() -> Arc<Self> {
+        static SHARED: OnceLock<Arc<Stack>> = OnceLock::new();
+        SHARED
+            .get_or_init(|| {
+                Self::with_loopback(DmbLimits::default()).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "no loopback device; connections stay TCP");
+                    Self::new(Vec::new())
+                })
+            })
+            .clone()
+    }
+
+    /// The devices of the stack.
+    pub fn devices(&self) -> &[Arc<dyn Device>] {
+        &self.devices
+    }
+
+    fn groups(&self) -> MutexGuard<'_, HashMap<Pair, Arc<LinkGroup>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group of this pair, if both sides know of one.
+    pub(crate) fn confirmed_group(&self, pair: Pair) -> Option<Arc<LinkGroup>> {
+        self.groups().get(&pair).filter(|group| group.is_confirmed()).cloned()
+    }
+
+    /// The group of this pair; a new one if there is none. `None` if there is no such device.
+    pub(crate) fn group(&self, pair: Pair) -> Option<Arc<LinkGroup>> {
+        let device = self.devices.get(pair.device)?;
+        let mut groups = self.groups();
+        if let Some(group) = groups.get(&pair) {
+            return Some(group.clone());
+        }
+        // A new peer: the moment to let go of those that have ended.
+        groups.retain(|_, group| group.is_busy() || !group.is_orphaned());
+        let id = self.next_link_id.fetch_add(1, Ordering::Relaxed);
+        let group = Arc::new(LinkGroup::new(device.clone(), pair, (id << 8).to_be_bytes()));
+        groups.insert(pair, group.clone());
+        Some(group)
+    }
+
+    /// The peer does not know the group that we took for common: ends it and all its connections.
+    pub(crate) fn terminate(&self, pair: Pair) {
+        let group = self.groups().remove(&pair);
+        if let Some(group) = group {
+            group.terminate();
+        }
+    }
+
+    /// Takes back what an ended connection used.
+    pub(crate) fn release(&self, group: &Arc<LinkGroup>, connection: Arc<Connection>) {
+        connection.close();
+        group.leave(connection);
+        if !group.is_busy() && group.is_orphaned() {
+            self.groups().retain(|_, other| !Arc::ptr_eq(other, group));
+        }
+    }
+}
