@@ -1,0 +1,1 @@
+//! Moves CLC messages over a stream.
