@@ -3,8 +3,8 @@
 use bytes::BufMut;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::*};
 
-use super::{DecodeError, Eid, UpTo, area::Area};
-use crate::dibs::Chid;
+use super::{DecodeError, Eid, ListFull, UpTo, area::Area};
+use crate::dibs::{Chid, Gid};
 
 /// SEID and devices that a client offers for SMC-D v2.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,6 +48,38 @@ pub(super) fn extension_len(count: u8) -> usize {
 }
 
 impl SmcdV2Extension {
+    /// Appends a device to the list.
+    ///
+    /// # Errors
+    ///
+    /// [`ListFull`] if its one or two entries do not fit. The list is then as before.
+    pub fn push_device(&mut self, gid: Gid, chid: Chid) -> Result<(), ListFull> {
+        if chid.is_emulated() && self.entries.room() < 2 {
+            return Err(ListFull { max: 8 });
+        }
+        self.entries.push(GidEntry { gid: gid.high(), chid })?;
+        if chid.is_emulated() { self.entries.push(GidEntry { gid: gid.low(), chid }) } else { Ok(()) }
+    }
+
+    /// The devices in the list. Of an emulated fabric, an entry whose second half does not follow is left out.
+    pub fn devices(&self) -> Vec<(Gid, Chid)> {
+        let mut devices = Vec::new();
+        let mut rest = &*self.entries;
+        while let [entry, tail @ ..] = rest {
+            rest = tail;
+            let chid = entry.chid;
+            if !chid.is_emulated() {
+                devices.push((Gid::from_halves(entry.gid, 0), chid));
+            } else if let [second, tail @ ..] = tail
+                && second.chid == chid
+            {
+                devices.push((Gid::from_halves(entry.gid, second.gid), chid));
+                rest = tail;
+            }
+        }
+        devices
+    }
+
     /// Length of the extension in bytes.
     pub fn wire_len(&self) -> usize {
         extension_len(self.entries.count())
@@ -73,5 +105,45 @@ impl SmcdV2Extension {
 impl Default for SmcdV2Extension {
     fn default() -> Self {
         Self { seid: Eid::ZERO, entries: UpTo::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ISM: Chid = Chid(0x07c1);
+    const LOOPBACK: Chid = Chid(0xffff);
+    const VIRTIO: Chid = Chid(0xff00);
+
+    fn devices(entries: &[(u64, Chid)]) -> Vec<(Gid, Chid)> {
+        let entries = entries.iter().map(|&(gid, chid)| GidEntry { gid, chid });
+        SmcdV2Extension { entries: UpTo::first_of(entries), ..Default::default() }.devices()
+    }
+
+    #[test]
+    fn emulated_device_takes_two_entries() {
+        let list = [(1, LOOPBACK), (2, LOOPBACK), (3, ISM)];
+        assert_eq!(devices(&list), [(Gid::from_halves(1, 2), LOOPBACK), (Gid::from_halves(3, 0), ISM)]);
+    }
+
+    #[test]
+    fn half_of_an_emulated_device_is_skipped_alone() {
+        assert_eq!(devices(&[(1, LOOPBACK), (3, ISM)]), [(Gid::from_halves(3, 0), ISM)]);
+        assert_eq!(devices(&[(1, LOOPBACK), (3, VIRTIO), (4, VIRTIO)]), [(Gid::from_halves(3, 4), VIRTIO)]);
+        assert_eq!(devices(&[(3, ISM), (1, LOOPBACK)]), [(Gid::from_halves(3, 0), ISM)]);
+    }
+
+    #[test]
+    fn device_that_does_not_fit_leaves_the_list_as_it_was() {
+        let mut extension = SmcdV2Extension::default();
+        let gid = Gid::from_halves(1, 2);
+        for i in 0..7 {
+            extension.push_device(gid, Chid(i)).unwrap();
+        }
+        assert_eq!(extension.push_device(gid, LOOPBACK), Err(ListFull { max: 8 }));
+        assert_eq!(extension.entries.len(), 7);
+        extension.push_device(gid, Chid(7)).unwrap();
+        assert_eq!(extension.push_device(gid, Chid(8)), Err(ListFull { max: 8 }));
     }
 }
