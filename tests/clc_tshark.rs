@@ -63,7 +63,7 @@ impl Capture {
         tcp.extend(ports[to].to_be_bytes());
         tcp.extend(self.next[from].to_be_bytes());
         tcp.extend(if flags & Self::ACK == 0 { 0 } else { self.next[to] }.to_be_bytes());
-        tcp.extend([((20 + options.len()) / 4 << 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        tcp.extend([(((20 + options.len()) / 4) << 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
         tcp.extend(options);
         tcp.extend(payload);
         self.next[from] += payload.len() as u32 + u32::from(flags & Self::SYN != 0);
