@@ -464,6 +464,17 @@ fn first_failure_is_the_one_reported() {
 }
 
 #[test]
+fn version_2_fails_before_version_1() {
+    let mut server = both_versions(SERVER_GID);
+    server.v1 = None;
+    let offered = receive(&server, propose(&both_versions(CLIENT_GID)).0).unwrap();
+    assert_eq!(offered.candidates(|_, _, _| false), Err(DeclineCode::NO_SMCD_V2_DEVICE));
+    server.vlan = Vlan::Unknown;
+    let offered = receive(&server, propose(&both_versions(CLIENT_GID)).0).unwrap();
+    assert_eq!(offered.candidates(|_, _, _| false), Err(DeclineCode::NO_SMCD_V2_DEVICE));
+}
+
+#[test]
 fn server_may_decline_at_any_time() {
     let expect = ExpectProposal::new(server(), Instant::now());
     assert_eq!(expect.decline(DeclineCode::IPSEC), Decline::new(Version::V1, DeclineCode::IPSEC));
