@@ -1,11 +1,6 @@
 //! The abstract device.
 
-use std::{
-    fmt,
-    os::fd::BorrowedFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 use super::{Chid, DeviceError, DmbToken, Gid, Memory, VlanId};
 
@@ -261,6 +256,9 @@ impl RemoteDmb {
 
 impl fmt::Debug for RemoteDmb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteDmb").field("owner", &self.owner).field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("RemoteDmb")
+            .field("owner", &self.owner)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }

@@ -34,8 +34,9 @@ impl Memory {
     /// access would raise `SIGBUS`.
     pub(crate) fn map(fd: impl AsFd, len: usize) -> Result<Self, DeviceError> {
         // SAFETY: no address is asked for, so no existing mapping is replaced.
-        let base =
-            unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }?;
+        let base = unsafe {
+            mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)
+        }?;
         match NonNull::new(base.cast()) {
             Some(base) => Ok(Self { base, len }),
             None => Err(DeviceError::Io(std::io::ErrorKind::OutOfMemory.into())),

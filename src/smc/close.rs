@@ -133,7 +133,9 @@ impl CloseState {
                     self.state = State::PeerCloseWait2;
                 }
             }
-            State::PeerFinCloseWait if self.received.contains(StateFlags::CLOSED) => self.state = State::Closed,
+            State::PeerFinCloseWait if self.received.contains(StateFlags::CLOSED) => {
+                self.state = State::Closed
+            }
             _ => {}
         }
     }

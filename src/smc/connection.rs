@@ -69,6 +69,8 @@ struct Out {
 pub(crate) struct Connection {
     dmb: Arc<Dmb>,
     outlet: Outlet,
+    own_ring: RingLen,
+    peer_ring: RingLen,
     rx: Mutex<Receiver>,
     tx: Mutex<Tx>,
     out: Mutex<Out>,
@@ -96,6 +98,8 @@ impl Connection {
         Self {
             dmb,
             outlet,
+            own_ring,
+            peer_ring,
             rx: Mutex::new(Receiver::new(own_ring)),
             tx: Mutex::new(Tx { sender: Sender::new(peer_ring), ended: false }),
             out: Mutex::new(Out { cdc: Cdc::default(), close: CloseState::new(), ended: false }),
@@ -135,6 +139,16 @@ impl Connection {
     pub(crate) fn state(&self) -> State {
         let _ = self.look_at_peer();
         lock(&self.out).close.state()
+    }
+
+    /// Bytes of the ring that we read from.
+    pub(crate) fn receive_buffer(&self) -> usize {
+        self.own_ring.get() as usize
+    }
+
+    /// Bytes of the ring that we write to.
+    pub(crate) fn send_buffer(&self) -> usize {
+        self.peer_ring.get() as usize
     }
 
     /// Payload bytes so far.

@@ -44,8 +44,7 @@ impl Cursor {
     /// Splits a word of the CDC slot. The count is whatever the peer wrote.
     pub(crate) fn from_word(word: u64) -> (Self, [u8; 2]) {
         let [w0, w1, c0, c1, c2, c3, f0, f1] = word.to_ne_bytes();
-        let cursor =
-            Self { wrap: u16::from_ne_bytes([w0, w1]), count: u32::from_ne_bytes([c0, c1, c2, c3]) };
+        let cursor = Self { wrap: u16::from_ne_bytes([w0, w1]), count: u32::from_ne_bytes([c0, c1, c2, c3]) };
         (cursor, [f0, f1])
     }
 

@@ -4,48 +4,23 @@
 //! registered and mapped, so that the next connection between the two needs neither memory nor descriptors. The first
 //! connection of a pair makes *first contact*; the later ones reuse the group.
 
+use std::collections::HashMap;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, Weak,
     atomic::{AtomicBool, Ordering},
 };
-use std::collections::HashMap;
 
 use super::{connection::Connection, cursor::CDC_LEN, outlet::Outlet};
-use crate::dibs::{Device, DeviceError, Dmb, DmbToken, Gid, RemoteDmb, VlanId};
+use crate::{
+    clc::wire::{DmbeSize, LinkId},
+    dibs::{Device, DeviceError, Dmb, DmbToken, Gid, RemoteDmb, VlanId},
+};
 
 /// Buffers of either side that a group keeps for later.
 const MAX_POOLED: usize = 64;
 
 /// Connections that we have closed and whose peer has not yet.
 const MAX_LINGERING: usize = 256;
-
-/// Size code of a DMB: `1 << (14 + code)` bytes, 16 KiB to 1 MiB.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct SizeCode(u8);
-
-impl SizeCode {
-    /// Code of the largest DMB of SMC-D.
-    pub(crate) const MAX: u8 = 6;
-
-    /// The smallest size that holds `bytes`, or the largest there is.
-    pub(crate) fn holding(bytes: usize) -> Self {
-        let code = (0..Self::MAX).find(|code| 1usize << (14 + code) >= bytes);
-        Self(code.unwrap_or(Self::MAX))
-    }
-
-    /// The code as a peer announced it, if it is one.
-    pub(crate) fn from_wire(code: u8) -> Option<Self> {
-        (code <= Self::MAX).then_some(Self(code))
-    }
-
-    pub(crate) fn code(self) -> u8 {
-        self.0
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        1 << (14 + self.0)
-    }
-}
 
 /// The two devices of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,7 +36,7 @@ pub(crate) struct Pair {
 pub(crate) struct LinkGroup {
     device: Arc<dyn Device>,
     pair: Pair,
-    link_id: [u8; 4],
+    link_id: LinkId,
     confirmed: AtomicBool,
     pool: Mutex<Pool>,
 }
@@ -79,7 +54,7 @@ struct Pool {
 }
 
 impl LinkGroup {
-    pub(crate) fn new(device: Arc<dyn Device>, pair: Pair, link_id: [u8; 4]) -> Self {
+    pub(crate) fn new(device: Arc<dyn Device>, pair: Pair, link_id: LinkId) -> Self {
         Self { device, pair, link_id, confirmed: AtomicBool::new(false), pool: Mutex::default() }
     }
 
@@ -89,7 +64,7 @@ impl LinkGroup {
     }
 
     /// The number that our messages bear; nobody evaluates it.
-    pub(crate) fn link_id(&self) -> [u8; 4] {
+    pub(crate) fn link_id(&self) -> LinkId {
         self.link_id
     }
 
@@ -113,24 +88,22 @@ impl LinkGroup {
     ///
     /// # Errors
     /// As [`Device::register_dmb`], for the smallest size.
-    pub(crate) fn acquire(&self, size: SizeCode) -> Result<(Arc<Dmb>, SizeCode), DeviceError> {
+    pub(crate) fn acquire(&self, size: DmbeSize) -> Result<Arc<Dmb>, DeviceError> {
         if let Some(dmb) = self.reuse(size)? {
-            return Ok((dmb, size));
+            return Ok(dmb);
         }
         let mut last = Err(DeviceError::NoFreeDmb(0));
         for code in (0..=size.code()).rev() {
-            let smaller = SizeCode(code);
-            last = self.device.register_dmb(self.pair.peer, smaller.bytes(), self.pair.vlan);
-            match last {
-                Ok(dmb) => return Ok((Arc::new(dmb), smaller)),
-                Err(DeviceError::OutOfMemory { .. }) => {}
-                Err(_) => break,
+            let bytes = DmbeSize::from_code(code).bytes();
+            last = self.device.register_dmb(self.pair.peer, bytes, self.pair.vlan);
+            if !matches!(last, Err(DeviceError::OutOfMemory { .. })) {
+                break;
             }
         }
-        last.map(|dmb| (Arc::new(dmb), size))
+        last.map(Arc::new)
     }
 
-    fn reuse(&self, size: SizeCode) -> Result<Option<Arc<Dmb>>, DeviceError> {
+    fn reuse(&self, size: DmbeSize) -> Result<Option<Arc<Dmb>>, DeviceError> {
         let mut pool = self.pool();
         pool.reap();
         let Some(at) = pool.free.iter().rposition(|dmb| dmb.len() == size.bytes()) else { return Ok(None) };
@@ -226,19 +199,5 @@ impl Pool {
                 self.remote.insert(remote.token(), remote.clone());
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_rounded_up_to_a_power_of_two() {
-        let code = |bytes| SizeCode::holding(bytes).code();
-        assert_eq!((code(0), code(16384), code(16385)), (0, 0, 1));
-        assert_eq!((code(65536), code(1 << 20), code(usize::MAX)), (2, 6, 6));
-        assert_eq!(SizeCode::holding(65536).bytes(), 65536);
-        assert_eq!(SizeCode::from_wire(7), None);
     }
 }

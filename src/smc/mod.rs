@@ -1,11 +1,21 @@
 //! SMC-D connections.
+//!
+//! The pure half knows cursors ([`cursor`](self), ring arithmetic), what to send and what was received, and how a
+//! connection ends. [`Connection`](connection) joins it to the memory that a DIBS device shares. On top of that, tokio
+//! streams and listeners wait, and establish connections by CLC.
 
 mod cdc;
 mod close;
+#[cfg(feature = "tokio")]
+mod config;
 mod connection;
 mod cursor;
 mod error;
+#[cfg(feature = "tokio")]
+mod establish;
 mod link_group;
+#[cfg(feature = "tokio")]
+mod listener;
 mod outlet;
 #[cfg(test)]
 mod pair;
@@ -14,11 +24,27 @@ mod sender;
 #[cfg(feature = "tokio")]
 mod smcd;
 mod spin;
+#[cfg(feature = "tokio")]
+pub mod split;
+#[cfg(feature = "tokio")]
+pub mod split_owned;
 mod stack;
+#[cfg(feature = "tokio")]
+mod stream;
+mod transport;
 #[cfg(feature = "tokio")]
 mod watched;
 
+#[cfg(feature = "tokio")]
+pub use config::{Handshake, SmcConfig};
 pub use connection::ByteCounts;
 pub use error::{ConnectionError, PeerMisbehaved};
+#[cfg(feature = "tokio")]
+pub use establish::EstablishError;
+#[cfg(feature = "tokio")]
+pub use listener::SmcListener;
 pub use spin::BusyPoll;
 pub use stack::Stack;
+#[cfg(feature = "tokio")]
+pub use stream::SmcStream;
+pub use transport::Transport;

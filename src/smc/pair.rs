@@ -6,10 +6,10 @@ use super::{
     Stack,
     connection::Connection,
     cursor::RingLen,
-    link_group::{LinkGroup, Pair, SizeCode},
+    link_group::{LinkGroup, Pair},
     outlet::Outlet,
 };
-use crate::dibs::loopback::DmbLimits;
+use crate::{clc::wire::DmbeSize, dibs::loopback::DmbLimits};
 
 /// One end: its connection, and what it came from.
 pub(crate) struct End {
@@ -26,9 +26,8 @@ pub(crate) fn stacks() -> [Arc<Stack>; 2] {
 /// Connects two stacks; the sizes are those of the two receive buffers.
 pub(crate) fn connect(stacks: &[Arc<Stack>; 2], sizes: [usize; 2]) -> [End; 2] {
     let gids = [0, 1].map(|i: usize| stacks[i].devices()[0].gid());
-    let groups =
-        [0, 1].map(|i| stacks[i].group(Pair { device: 0, peer: gids[1 - i], vlan: None }).unwrap());
-    let dmbs = [0, 1].map(|i| groups[i].acquire(SizeCode::holding(sizes[i])).unwrap().0);
+    let groups = [0, 1].map(|i| stacks[i].group(Pair { device: 0, peer: gids[1 - i], vlan: None }).unwrap());
+    let dmbs = [0, 1].map(|i| groups[i].acquire(DmbeSize::holding(sizes[i])).unwrap());
     [0, 1].map(|i| {
         let remote = groups[i].attach(dmbs[1 - i].token(), dmbs[1 - i].len()).unwrap();
         let ring = |i: usize| RingLen::of_dmb(dmbs[i].len()).unwrap();

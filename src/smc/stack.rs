@@ -12,9 +12,12 @@ use super::{
     connection::Connection,
     link_group::{LinkGroup, Pair},
 };
-use crate::dibs::{
-    Device, DeviceError,
-    loopback::{DmbLimits, Loopback},
+use crate::{
+    clc::wire::LinkId,
+    dibs::{
+        Device, DeviceError,
+        loopback::{DmbLimits, Loopback},
+    },
 };
 
 /// Devices and link groups. A process needs only [`Stack::shared`]; several let it play several peers.
@@ -77,7 +80,7 @@ impl Stack {
         // A new peer: the moment to let go of those that have ended.
         groups.retain(|_, group| group.is_busy() || !group.is_orphaned());
         let id = self.next_link_id.fetch_add(1, Ordering::Relaxed);
-        let group = Arc::new(LinkGroup::new(device.clone(), pair, (id << 8).to_be_bytes()));
+        let group = Arc::new(LinkGroup::new(device.clone(), pair, LinkId((id << 8).to_be_bytes())));
         groups.insert(pair, group.clone());
         Some(group)
     }

@@ -69,6 +69,15 @@ impl DmbeSize {
         if len.is_power_of_two() && log >= 14 && log <= 20 { Some(Self((log - 14) as u8)) } else { None }
     }
 
+    /// The smallest size that holds `len` bytes, at most [`DmbeSize::MAX`].
+    pub const fn holding(len: usize) -> Self {
+        let mut size = Self(0);
+        while size.bytes() < len && size.0 < Self::MAX.0 {
+            size.0 += 1;
+        }
+        size
+    }
+
     /// The code, 0 to 15.
     pub const fn code(self) -> u8 {
         self.0

@@ -11,7 +11,9 @@ use super::{
     link::{self, Incoming, Link, Look},
     offer::Offer,
 };
-use crate::dibs::{Cause, Chid, Device, DeviceError, Dmb, DmbToken, Doorbell, Gid, Memory, RemoteDmb, VlanId};
+use crate::dibs::{
+    Cause, Chid, Device, DeviceError, Dmb, DmbToken, Doorbell, Gid, Memory, RemoteDmb, VlanId,
+};
 
 /// Fabric id of the loopback fabric between processes.
 ///

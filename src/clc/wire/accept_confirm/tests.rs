@@ -174,3 +174,10 @@ fn sizes() {
         assert_eq!(DmbeSize::from_bytes(len), None);
     }
 }
+
+#[test]
+fn sizes_are_rounded_up_to_a_power_of_two() {
+    let code = |len| DmbeSize::holding(len).code();
+    assert_eq!((code(0), code(16384), code(16385)), (0, 0, 1));
+    assert_eq!((code(65536), code(1 << 20), code(usize::MAX)), (2, 6, 6));
+}

@@ -1,0 +1,108 @@
+//! Settings of streams and listeners.
+use std::{sync::Arc, time::Duration};
+
+use super::{BusyPoll, Stack};
+use crate::clc::wire::Ueid;
+
+/// How a connection comes to be SMC-D.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Handshake {
+    /// With prior knowledge: the client knows that the server understands CLC and starts with a Proposal on the TCP
+    /// connection. A listener looks at the first bytes of each connection without consuming them; those of a plain
+    /// TCP client stay what they are.
+    #[default]
+    InBand,
+    /// Never: every connection is TCP.
+    Off,
+}
+
+/// Settings of streams and listeners. The default serves both ends of a connection between processes of one host.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SmcConfig {
+    /// Bytes of each connection's receive buffer (DMB), rounded up to a power of two from 16 KiB to 1 MiB. If that
+    /// much cannot be had, a smaller one is taken.
+    pub receive_buffer: usize,
+    /// User-defined enterprise ids, at most four; two ends need one in common.
+    pub ueids: Vec<Ueid>,
+    /// How to wait.
+    pub busy_poll: BusyPoll,
+    /// How connections become SMC-D.
+    pub handshake: Handshake,
+    /// How long each step of the handshake may take; Linux has 6 s.
+    pub handshake_timeout: Duration,
+    /// How long a listener waits for a client's first bytes before it takes the client for a plain TCP one that wants
+    /// the server to speak first.
+    pub detect_timeout: Duration,
+    /// Devices and link groups; `None` for those that all of the process shares.
+    pub stack: Option<Arc<Stack>>,
+}
+
+impl Default for SmcConfig {
+    fn default() -> Self {
+        Self {
+            receive_buffer: 256 * 1024,
+            ueids: "SMCD.USERSPACE".parse().into_iter().collect(),
+            busy_poll: BusyPoll::Adaptive,
+            handshake: Handshake::InBand,
+            handshake_timeout: Duration::from_secs(6),
+            detect_timeout: Duration::from_millis(200),
+            stack: None,
+        }
+    }
+}
+
+impl SmcConfig {
+    /// The default settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`SmcConfig::receive_buffer`].
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = bytes;
+        self
+    }
+
+    /// Sets [`SmcConfig::ueids`].
+    pub fn ueids(mut self, ueids: impl IntoIterator<Item = Ueid>) -> Self {
+        self.ueids = ueids.into_iter().collect();
+        self
+    }
+
+    /// Sets [`SmcConfig::busy_poll`].
+    pub fn busy_poll(mut self, how: BusyPoll) -> Self {
+        self.busy_poll = how;
+        self
+    }
+
+    /// Sets [`SmcConfig::handshake`].
+    pub fn handshake(mut self, how: Handshake) -> Self {
+        self.handshake = how;
+        self
+    }
+
+    /// Sets [`SmcConfig::handshake_timeout`].
+    pub fn handshake_timeout(mut self, limit: Duration) -> Self {
+        self.handshake_timeout = limit;
+        self
+    }
+
+    /// Sets [`SmcConfig::detect_timeout`].
+    pub fn detect_timeout(mut self, limit: Duration) -> Self {
+        self.detect_timeout = limit;
+        self
+    }
+
+    /// Sets [`SmcConfig::stack`].
+    pub fn stack(mut self, stack: Arc<Stack>) -> Self {
+        self.stack = Some(stack);
+        self
+    }
+
+    /// The stack to use.
+    pub(crate) fn the_stack(&self) -> Arc<Stack> {
+        self.stack.clone().unwrap_or_else(Stack::shared)
+    }
+}

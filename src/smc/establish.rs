@@ -1,0 +1,326 @@
+//! From a TCP connection to a stream: the CLC handshake in band, with the devices and buffers behind it.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpStream;
+
+use super::{
+    Handshake, SmcConfig, SmcStream, Stack,
+    connection::Connection,
+    cursor::RingLen,
+    link_group::{LinkGroup, Pair},
+    outlet::Outlet,
+    smcd::Smcd,
+};
+use crate::{
+    clc::{
+        DeclineCode,
+        exchange::{ExchangeError, read_message, write_message},
+        handshake::{
+            Agreed, HandshakeError, Local, LocalDevice, OwnDmb, PeerDmb,
+            client::{self, Accepted},
+            server::{Candidates, ExpectProposal, Offered},
+        },
+        wire::{Decline, DmbeSize, Hostname, Message, UpTo},
+    },
+    dibs::{DeviceError, Dmb, RemoteDmb},
+    tcp_fallback::{
+        FallbackReason,
+        detect::{First, first_bytes},
+    },
+};
+
+/// A handshake that left the connection of no use, to either side.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EstablishError {
+    /// The peer broke the rules of the handshake, or did not answer.
+    #[error("SMC-D handshake failed")]
+    Handshake(#[from] HandshakeError),
+    /// A message did not arrive, or was none.
+    #[error("SMC-D handshake failed")]
+    Exchange(#[from] ExchangeError),
+    /// The peer confirmed a DMB that cannot be attached; it takes the connection for SMC-D already.
+    #[error("the peer's DMB cannot be attached")]
+    Attach(#[source] DeviceError),
+    /// The connection itself failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<EstablishError> for io::Error {
+    fn from(error: EstablishError) -> Self {
+        let kind = match &error {
+            EstablishError::Io(_) => {
+                let EstablishError::Io(error) = error else { return io::ErrorKind::Other.into() };
+                return error;
+            }
+            EstablishError::Handshake(HandshakeError::TimedOut { .. })
+            | EstablishError::Exchange(ExchangeError::TimedOut { .. }) => io::ErrorKind::TimedOut,
+            EstablishError::Exchange(ExchangeError::Closed | ExchangeError::ClosedMidMessage { .. }) => {
+                io::ErrorKind::ConnectionReset
+            }
+            EstablishError::Exchange(ExchangeError::Io(error)) => error.kind(),
+            EstablishError::Handshake(_) | EstablishError::Exchange(_) => io::ErrorKind::InvalidData,
+            EstablishError::Attach(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// What both roles need.
+struct Session<'a> {
+    tcp: TcpStream,
+    config: &'a SmcConfig,
+    stack: Arc<Stack>,
+    local: Local,
+}
+
+/// Makes a stream of a TCP connection that we opened.
+///
+/// # Errors
+/// If the connection is of no more use. That one side does not want SMC-D is no error.
+pub(crate) async fn client(tcp: TcpStream, config: &SmcConfig) -> io::Result<SmcStream> {
+    if config.handshake == Handshake::Off {
+        return Ok(SmcStream::tcp(tcp, FallbackReason::Disabled));
+    }
+    let stream = Session::new(tcp, config).connect().await?;
+    tracing::debug!(transport = %stream.transport(), "connected");
+    Ok(stream)
+}
+
+/// Makes a stream of a TCP connection that we accepted.
+///
+/// # Errors
+/// If the connection is of no more use.
+pub(crate) async fn server(tcp: TcpStream, config: &SmcConfig) -> Result<SmcStream, EstablishError> {
+    if config.handshake == Handshake::Off {
+        return Ok(SmcStream::tcp(tcp, FallbackReason::Disabled));
+    }
+    let deadline = Instant::now() + config.handshake_timeout;
+    let stream = match first_bytes(&tcp, config.detect_timeout, deadline).await? {
+        First::Clc => Session::new(tcp, config).accept().await?,
+        First::Data => SmcStream::tcp(tcp, FallbackReason::PeerNotSmc),
+        First::Silence => SmcStream::tcp_undecided(tcp),
+    };
+    tracing::debug!(transport = %stream.transport(), "accepted");
+    Ok(stream)
+}
+
+impl<'a> Session<'a> {
+    fn new(tcp: TcpStream, config: &'a SmcConfig) -> Self {
+        let stack = config.the_stack();
+        let devices = stack.devices();
+        let identify = |device: &Arc<dyn crate::dibs::Device>| LocalDevice {
+            gid: device.gid(),
+            chid: device.fabric_id(),
+        };
+        let mut local = Local::new(devices.iter().map(identify).collect());
+        local.ueids = UpTo::first_of(config.ueids.iter().copied());
+        local.hostname = hostname();
+        local.timeout = config.handshake_timeout;
+        Self { tcp, config, stack, local }
+    }
+
+    /// When the step that begins now must be over.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.config.handshake_timeout
+    }
+
+    async fn send(&mut self, message: impl Into<Message>) -> Result<(), EstablishError> {
+        let deadline = self.deadline();
+        Ok(write_message(&mut self.tcp, &message.into(), deadline).await?)
+    }
+
+    /// Sends a Decline; the connection goes on as TCP.
+    async fn decline(mut self, decline: Decline) -> Result<SmcStream, EstablishError> {
+        let code = decline.diagnosis;
+        self.send(decline).await?;
+        Ok(SmcStream::tcp(self.tcp, FallbackReason::Declined(code)))
+    }
+
+    /// Goes on with TCP after a handshake that ended so, or fails.
+    async fn fall_back(self, error: HandshakeError) -> Result<SmcStream, EstablishError> {
+        match error {
+            HandshakeError::Declined(decline) => self.decline(decline).await,
+            HandshakeError::PeerDeclined { diagnosis, .. } => {
+                Ok(SmcStream::tcp(self.tcp, FallbackReason::PeerDeclined(diagnosis)))
+            }
+            other => Err(other.into()),
+        }
+    }
+
+    async fn connect(mut self) -> Result<SmcStream, EstablishError> {
+        let (proposal, expect) = match client::propose(&self.local, Instant::now()) {
+            Ok(proposed) => proposed,
+            Err(decline) => return self.decline(decline).await,
+        };
+        self.send(proposal).await?;
+        let answer = read_message(&mut self.tcp, expect.deadline()).await?;
+        let accepted = match expect.on_message(answer) {
+            Ok(accepted) => accepted,
+            Err(error) => return self.fall_back(error).await,
+        };
+        match self.prepare(&accepted).await {
+            Ok((group, dmb, remote)) => {
+                let (confirm, agreed) = accepted.confirm(own_dmb(&dmb), group.link_id());
+                self.send(confirm).await?;
+                group.confirm();
+                self.finish(&agreed, group, dmb, remote)
+            }
+            Err(code) => self.decline(accepted.decline(code)).await,
+        }
+    }
+
+    /// Gets what the client needs to confirm: group, own buffer, and the server's buffer.
+    async fn prepare(
+        &self,
+        accepted: &Accepted,
+    ) -> Result<(Arc<LinkGroup>, Arc<Dmb>, Arc<RemoteDmb>), DeclineCode> {
+        let pair = Pair { device: accepted.device(), peer: accepted.peer_gid(), vlan: None };
+        let group = if accepted.terms().first_contact() {
+            self.stack.group(pair).ok_or(DeclineCode::INTERNAL)?
+        } else {
+            self.stack.confirmed_group(pair).ok_or(DeclineCode::SYNC)?
+        };
+        let dmb = self.acquire(&group).await.map_err(|error| decline_code(&error))?;
+        let remote = attach(&group, accepted.terms().peer_dmb()).map_err(|error| decline_code(&error))?;
+        Ok((group, dmb, remote))
+    }
+
+    async fn accept(mut self) -> Result<SmcStream, EstablishError> {
+        let expect = ExpectProposal::new(self.local.clone(), Instant::now());
+        let first = read_message(&mut self.tcp, expect.deadline()).await?;
+        let offered = match expect.on_message(first) {
+            Ok(offered) => offered,
+            Err(error) => return self.fall_back(error).await,
+        };
+        let stack = self.stack.clone();
+        let reachable = |device: usize, gid, vlan| {
+            let reached = stack.devices().get(device).map(|device| device.query_remote_gid(gid, vlan));
+            // A busy device is there; whether it can be used shows when a DMB is registered for it.
+            matches!(reached, Some(Ok(()) | Err(DeviceError::Busy)))
+        };
+        let chosen = match offered.candidates(reachable) {
+            Ok(candidates) => self.choose(&candidates).await,
+            Err(code) => Err(code),
+        };
+        match chosen {
+            Ok(choice) => self.offer(offered, choice).await,
+            Err(code) => {
+                let decline = offered.decline(code);
+                self.decline(decline).await
+            }
+        }
+    }
+
+    /// The first candidate for which there is a buffer.
+    async fn choose(&self, candidates: &Candidates) -> Result<Choice, DeclineCode> {
+        let mut first_failure = None;
+        for candidate in candidates.iter() {
+            let pair = Pair { device: candidate.device(), peer: candidate.peer_gid(), vlan: None };
+            let Some(group) = self.stack.group(pair) else { continue };
+            match self.acquire(&group).await {
+                Ok(dmb) => return Ok(Choice { candidate: *candidate, pair, group, dmb }),
+                Err(error) => {
+                    tracing::debug!(%error, "no buffer for a candidate");
+                    first_failure.get_or_insert(decline_code(&error));
+                }
+            }
+        }
+        Err(candidates.decline_code(first_failure.unwrap_or(DeclineCode::INTERNAL)))
+    }
+
+    /// Accepts, and waits for the Confirm.
+    async fn offer(mut self, offered: Offered, choice: Choice) -> Result<SmcStream, EstablishError> {
+        let Choice { candidate, pair, group, dmb } = choice;
+        // As long as no Confirm has come, the client may not know of the group: each connection that meanwhile
+        // begins is a first contact too, so that none has to wait for another.
+        let first_contact = !group.is_confirmed();
+        let (accept, expect) =
+            offered.accept(&candidate, own_dmb(&dmb), first_contact, group.link_id(), Instant::now());
+        self.send(accept).await?;
+        let answer = read_message(&mut self.tcp, expect.deadline()).await?;
+        match expect.on_message(answer) {
+            Ok(agreed) => {
+                let remote = attach(&group, agreed.terms().peer_dmb()).map_err(EstablishError::Attach)?;
+                group.confirm();
+                self.finish(&agreed, group, dmb, remote)
+            }
+            Err(error) => {
+                if let HandshakeError::PeerDeclined { out_of_sync: true, .. } = error {
+                    self.stack.terminate(pair);
+                }
+                self.fall_back(error).await
+            }
+        }
+    }
+
+    fn finish(
+        self,
+        agreed: &Agreed,
+        group: Arc<LinkGroup>,
+        dmb: Arc<Dmb>,
+        remote: Arc<RemoteDmb>,
+    ) -> Result<SmcStream, EstablishError> {
+        let no_ring = || io::Error::from(io::ErrorKind::InvalidData);
+        let own_ring = RingLen::of_dmb(dmb.len()).ok_or_else(no_ring)?;
+        let peer_ring = RingLen::of_dmb(remote.len()).ok_or_else(no_ring)?;
+        let connection = Arc::new(Connection::new(dmb, own_ring, Outlet::Mapped(remote), peer_ring));
+        let peer = agreed.terms().peer_gid();
+        let smcd = Smcd::new(connection, group, self.stack, peer, self.config.busy_poll)?;
+        Ok(SmcStream::smcd(self.tcp, smcd))
+    }
+
+    /// A buffer of our own; waits a little for a peer that is slow to take in the last ones.
+    async fn acquire(&self, group: &LinkGroup) -> Result<Arc<Dmb>, DeviceError> {
+        const PAUSE: Duration = Duration::from_millis(1);
+        let size = DmbeSize::holding(self.config.receive_buffer);
+        // Half the time, so that the peer still gets an answer.
+        let until = Instant::now() + self.config.handshake_timeout / 2;
+        loop {
+            match group.acquire(size) {
+                Err(DeviceError::Busy) if Instant::now() < until => tokio::time::sleep(PAUSE).await,
+                other => return other,
+            }
+        }
+    }
+}
+
+/// What a server settles on before it accepts.
+struct Choice {
+    candidate: crate::clc::handshake::server::Candidate,
+    pair: Pair,
+    group: Arc<LinkGroup>,
+    dmb: Arc<Dmb>,
+}
+
+fn own_dmb(dmb: &Dmb) -> OwnDmb {
+    OwnDmb { token: dmb.token(), size: DmbeSize::holding(dmb.len()), index: 0 }
+}
+
+fn attach(group: &LinkGroup, peer: PeerDmb) -> Result<Arc<RemoteDmb>, DeviceError> {
+    if peer.index() != 0 {
+        // Elements of a shared DMB are for devices that move data; a mapped DMB serves one connection.
+        return Err(DeviceError::Unsupported);
+    }
+    group.attach(peer.token(), peer.size().bytes())
+}
+
+/// The diagnosis for a buffer that cannot be had.
+fn decline_code(error: &DeviceError) -> DeclineCode {
+    match error {
+        DeviceError::NoFreeDmb(_) => DeclineCode::NO_FREE_DMB,
+        _ => DeclineCode::MEMORY,
+    }
+}
+
+/// Name of this host, blank if it is not ASCII.
+fn hostname() -> Hostname {
+    let uname = rustix::system::uname();
+    uname.nodename().to_str().ok().and_then(|name| name.parse().ok()).unwrap_or(Hostname::BLANK)
+}

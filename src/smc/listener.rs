@@ -1,0 +1,190 @@
+//! `SmcListener`: a TCP listener whose connections are SMC-D where the client wants and can.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream, ToSocketAddrs},
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
+
+use super::{SmcConfig, SmcStream, establish};
+
+/// Connections that are established and not yet accepted by the application. More wait in the kernel's queue.
+const READY: usize = 1024;
+
+/// Handshakes under way at once, so that clients that begin one and fall silent cannot use up all memory.
+const UNDER_WAY: usize = 4096;
+
+/// Pause after the system refused a connection for want of descriptors or memory.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
+
+/// A listener, like [`tokio::net::TcpListener`], that serves SMC-D and plain TCP clients on one port.
+///
+/// Handshakes run by themselves, at the same time: a slow or silent client delays no other. Connections come out in
+/// the order in which they are ready.
+///
+/// # Examples
+///
+/// ```no_run
+/// use smcd::SmcListener;
+///
+/// # #[tokio::main]
+/// # async fn main() -> std::io::Result<()> {
+/// let listener = SmcListener::bind("127.0.0.1:8080").await?;
+/// loop {
+///     let (stream, peer) = listener.accept().await?;
+///     println!("{peer} is connected by {}", stream.transport());
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct SmcListener {
+    tcp: Arc<TcpListener>,
+    ready: Mutex<mpsc::Receiver<io::Result<(SmcStream, SocketAddr)>>>,
+    driver: JoinHandle<()>,
+}
+
+impl SmcListener {
+    /// Listens on this address, with the default settings.
+    ///
+    /// # Errors
+    /// Those of [`TcpListener::bind`].
+    pub async fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<Self> {
+        Self::bind_with(addr, SmcConfig::default()).await
+    }
+
+    /// Listens on this address, with these settings.
+    ///
+    /// # Errors
+    /// Those of [`TcpListener::bind`].
+    pub async fn bind_with<A: ToSocketAddrs>(addr: A, config: SmcConfig) -> io::Result<Self> {
+        Ok(Self::from_tcp(TcpListener::bind(addr).await?, config))
+    }
+
+    /// Listens on a TCP listener that is there already.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn from_tcp(tcp: TcpListener, config: SmcConfig) -> Self {
+        let tcp = Arc::new(tcp);
+        let (to_application, ready) = mpsc::channel(READY);
+        let driver = tokio::spawn(drive(tcp.clone(), config, to_application));
+        Self { tcp, ready: Mutex::new(ready), driver }
+    }
+
+    /// Accepts a connection: one whose handshake is over, or that is plain TCP.
+    ///
+    /// # Errors
+    /// The system's errors on accepting. A client that breaks the protocol is dropped and logged, as in Linux; it
+    /// causes no error here.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, no connection is lost.
+    pub async fn accept(&self) -> io::Result<(SmcStream, SocketAddr)> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// Polls for a connection. Only the waker of the last call is woken.
+    ///
+    /// # Errors
+    /// As [`SmcListener::accept`].
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(SmcStream, SocketAddr)>> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = ready!(ready.poll_recv(cx));
+        // The driver ends only with its runtime.
+        Poll::Ready(next.unwrap_or_else(|| Err(io::Error::other("the runtime of the listener has ended"))))
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// The time-to-live of packets sent.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.tcp.ttl()
+    }
+
+    /// Sets the time-to-live of packets sent.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.tcp.set_ttl(ttl)
+    }
+}
+
+impl Drop for SmcListener {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Accepts TCP connections, runs their handshakes at the same time, and hands on what comes of them.
+async fn drive(
+    tcp: Arc<TcpListener>,
+    config: SmcConfig,
+    to_application: mpsc::Sender<io::Result<(SmcStream, SocketAddr)>>,
+) {
+    let config = Arc::new(config);
+    let mut under_way = JoinSet::new();
+    while let Ok(place) = to_application.reserve().await {
+        let accepted = loop {
+            tokio::select! {
+                accepted = tcp.accept(), if under_way.len() < UNDER_WAY => break accepted,
+                Some(_) = under_way.join_next() => {}
+            }
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                under_way.spawn(establish(tcp, peer, config.clone(), to_application.clone()));
+                drop(place);
+            }
+            Err(error) => {
+                let exhausted = !is_of_one_client(&error);
+                place.send(Err(error));
+                if exhausted {
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// One connection, from its first byte to the application.
+async fn establish(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    config: Arc<SmcConfig>,
+    to_application: mpsc::Sender<io::Result<(SmcStream, SocketAddr)>>,
+) {
+    match establish::server(tcp, &config).await {
+        Ok(stream) => {
+            // The receiver has gone with the listener; then so has everybody who would want the stream.
+            let _ = to_application.send(Ok((stream, peer))).await;
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%peer, %error, cause, "connection dropped in its handshake");
+        }
+    }
+}
+
+/// True for errors that concern a single connection that has ended while it waited.
+fn is_of_one_client(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
