@@ -35,7 +35,8 @@ impl Sleeper {
 
 /// Announces that the owner of the word is about to sleep. It has to look for news once more afterwards.
 pub(crate) fn arm(word: &AtomicU32, how: Sleeper) {
-    word.store(how.code(), Ordering::Relaxed);
+    // A swap, as in `take`: so all changes of the word stand in one order, each next to the one that it saw.
+    word.swap(how.code(), Ordering::Relaxed);
     // Orders the arming before the second look; pairs with the fence in `take`.
     fence(Ordering::SeqCst);
 }
@@ -64,28 +65,35 @@ pub(crate) fn take(word: &AtomicU32) -> Option<Sleeper> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::model;
 
     #[test]
     fn an_armed_word_is_taken_once() {
-        let word = AtomicU32::new(0);
-        assert_eq!(take(&word), None);
-        arm(&word, Sleeper::Thread);
-        assert_eq!(take(&word), Some(Sleeper::Thread));
-        assert_eq!(take(&word), None);
+        model(|| {
+            let word = AtomicU32::new(0);
+            assert_eq!(take(&word), None);
+            arm(&word, Sleeper::Thread);
+            assert_eq!(take(&word), Some(Sleeper::Thread));
+            assert_eq!(take(&word), None);
+        });
     }
 
     #[test]
     fn a_disarmed_word_rings_nobody() {
-        let word = AtomicU32::new(0);
-        arm(&word, Sleeper::EventLoop);
-        assert!(disarm(&word));
-        assert_eq!(take(&word), None);
-        assert!(!disarm(&word));
+        model(|| {
+            let word = AtomicU32::new(0);
+            arm(&word, Sleeper::EventLoop);
+            assert!(disarm(&word));
+            assert_eq!(take(&word), None);
+            assert!(!disarm(&word));
+        });
     }
 
     #[test]
     fn a_scribbled_word_is_an_event_loop() {
-        let word = AtomicU32::new(0xdead_beef);
-        assert_eq!(take(&word), Some(Sleeper::EventLoop));
+        model(|| {
+            let word = AtomicU32::new(0xdead_beef);
+            assert_eq!(take(&word), Some(Sleeper::EventLoop));
+        });
     }
 }

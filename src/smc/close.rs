@@ -50,7 +50,8 @@ impl CloseState {
         Self { state: State::Active, sent: StateFlags::empty(), received: StateFlags::empty() }
     }
 
-    pub(crate) fn state(&self) -> State {
+    #[cfg(test)]
+    fn state(&self) -> State {
         self.state
     }
 

@@ -16,7 +16,7 @@ use bytes::BufMut;
 use super::{
     ConnectionError, PeerMisbehaved,
     cdc::{CONS, Cdc, PROD, ProducerFlags, StateFlags, flags_of},
-    close::{CloseState, State},
+    close::CloseState,
     cursor::{CDC_LEN, RingLen, Span, load},
     outlet::Outlet,
     receiver::Receiver,
@@ -77,12 +77,20 @@ pub(crate) struct Connection {
     /// State flags of the peer as last taken in, so that the locks are needed only when they change.
     peer_state: AtomicU8,
     peer_gone: AtomicBool,
-    /// The "write blocked" flag as last published.
-    write_blocked: AtomicBool,
+    /// The producer flags as last published.
+    producer_flags: AtomicU8,
     fault: OnceLock<PeerMisbehaved>,
     terminated: AtomicBool,
     received: AtomicU64,
     sent: AtomicU64,
+}
+
+/// What the peer has to know of the sender besides its cursor.
+fn producer_flags(sender: &Sender) -> ProducerFlags {
+    let mut flags = ProducerFlags::empty();
+    flags.set(ProducerFlags::WRITE_BLOCKED, sender.is_blocked());
+    flags.set(ProducerFlags::URGENT_PENDING | ProducerFlags::URGENT_PRESENT, sender.is_urgent());
+    flags
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,7 +113,7 @@ impl Connection {
             out: Mutex::new(Out { cdc: Cdc::default(), close: CloseState::new(), ended: false }),
             peer_state: AtomicU8::new(0),
             peer_gone: AtomicBool::new(false),
-            write_blocked: AtomicBool::new(false),
+            producer_flags: AtomicU8::new(0),
             fault: OnceLock::new(),
             terminated: AtomicBool::new(false),
             received: AtomicU64::new(0),
@@ -135,12 +143,6 @@ impl Connection {
         &self.outlet
     }
 
-    /// State of the connection, with what the peer has said so far.
-    pub(crate) fn state(&self) -> State {
-        let _ = self.look_at_peer();
-        lock(&self.out).close.state()
-    }
-
     /// Bytes of the ring that we read from.
     pub(crate) fn receive_buffer(&self) -> usize {
         self.own_ring.get() as usize
@@ -167,7 +169,8 @@ impl Connection {
         let mut rx = lock(&self.rx);
         let mut done = 0;
         while dst.has_remaining_mut() {
-            if rx.unread() == 0 && self.refresh_rx(&mut rx)? == 0 {
+            self.pass_urgent(&mut rx)?;
+            if rx.available() == 0 && self.refresh_rx(&mut rx)? == 0 {
                 if done > 0 {
                     break;
                 }
@@ -198,15 +201,50 @@ impl Connection {
         if !dst.has_remaining_mut() {
             return Ok(Progress::Done(0));
         }
-        if rx.unread() == 0 && self.refresh_rx(&mut rx)? == 0 {
-            match self.ran_dry(&mut rx)? {
-                Progress::Done(_) => {}
-                other => return Ok(other),
+        loop {
+            self.pass_urgent(&mut rx)?;
+            if rx.available() > 0 {
+                let span = rx.plan(dst.remaining_mut());
+                self.copy_out(span, dst)?;
+                return Ok(Progress::Done((span.first.1 + span.second.1) as usize));
+            }
+            if self.refresh_rx(&mut rx)? == 0 {
+                match self.ran_dry(&mut rx)? {
+                    Progress::Done(_) => {}
+                    other => return Ok(other),
+                }
             }
         }
-        let span = rx.plan(dst.remaining_mut());
-        self.copy_out(span, dst)?;
-        Ok(Progress::Done((span.first.1 + span.second.1) as usize))
+    }
+
+    /// Skips an urgent byte that normal reading has come to; it stays readable out of band.
+    #[inline]
+    fn pass_urgent(&self, rx: &mut Receiver) -> Result<(), ConnectionError> {
+        if rx.at_urgent() {
+            let mut byte = [0];
+            self.dmb.memory().read(CDC_LEN + rx.plan(0).first.0 as usize, &mut byte)?;
+            rx.skip_urgent(byte[0]);
+            // The peer sends nothing more until it knows.
+            self.confirm(rx)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the peer's urgent byte, ahead of what was sent before it. `None` if there is none, or not again.
+    ///
+    /// # Errors
+    /// If the peer broke the protocol.
+    pub(crate) fn try_read_urgent(&self) -> Result<Option<u8>, ConnectionError> {
+        let mut rx = lock(&self.rx);
+        self.refresh_rx(&mut rx)?;
+        if let Some(offset) = rx.urgent_offset() {
+            let mut byte = [0];
+            self.dmb.memory().read(CDC_LEN + offset as usize, &mut byte)?;
+            rx.take_urgent();
+            self.pass_urgent(&mut rx)?;
+            return Ok(Some(byte[0]));
+        }
+        Ok(rx.take_passed())
     }
 
     fn copy_out(&self, span: Span, dst: &mut impl BufMut) -> Result<(), ConnectionError> {
@@ -219,7 +257,7 @@ impl Connection {
     /// True if there is something to read, the end included.
     pub(crate) fn is_readable(&self) -> bool {
         let mut rx = lock(&self.rx);
-        rx.unread() > 0
+        rx.available() > 0
             || !matches!(self.refresh_rx(&mut rx), Ok(0))
             || !matches!(self.ran_dry(&mut rx), Ok(Progress::Blocked))
     }
@@ -281,6 +319,25 @@ impl Connection {
         self.flush(&tx.sender, &mut unpublished)?;
         self.sent.fetch_add(done as u64, Ordering::Relaxed);
         Ok(Progress::Done(done))
+    }
+
+    /// Writes one urgent byte. Nothing more can be written until the peer has consumed it and all before it.
+    ///
+    /// # Errors
+    /// As [`Connection::try_write`].
+    pub(crate) fn try_write_urgent(&self, byte: u8) -> Result<Progress, ConnectionError> {
+        let mut tx = lock(&self.tx);
+        self.check_writable(&tx)?;
+        if tx.sender.space() == 0 {
+            self.refresh_tx(&mut tx.sender)?;
+        }
+        if tx.sender.space() == 0 {
+            return Ok(Progress::Blocked);
+        }
+        let mut unpublished = self.copy_in(&mut tx.sender, &[byte], 1)?;
+        tx.sender.mark_urgent();
+        self.flush(&tx.sender, &mut unpublished)?;
+        Ok(self.wrote(1))
     }
 
     /// Ends a write that stopped for want of room.
@@ -345,25 +402,25 @@ impl Connection {
         if std::mem::take(unpublished) == 0 {
             return Ok(());
         }
-        let blocked = sender.is_blocked();
+        let flags = producer_flags(sender);
         if self.outlet.is_mapped() {
-            if blocked != self.write_blocked.load(Ordering::Relaxed) {
-                // Before the cursor, so that a peer that sees the cursor sees the flag.
-                self.publish_write_blocked(blocked)?;
+            if flags.bits() != self.producer_flags.load(Ordering::Relaxed) {
+                // Before the cursor, so that a peer that sees the cursor sees the flags.
+                self.publish_producer_flags(flags)?;
             }
             return Ok(self.outlet.publish_prod(&Cdc { prod: sender.prod(), ..Cdc::default() })?);
         }
         let mut out = lock(&self.out);
         out.cdc.prod = sender.prod();
-        out.cdc.producer.set(ProducerFlags::WRITE_BLOCKED, blocked);
+        out.cdc.producer = flags;
         Ok(self.outlet.publish_prod(&out.cdc)?)
     }
 
     #[cold]
-    fn publish_write_blocked(&self, blocked: bool) -> Result<(), ConnectionError> {
+    fn publish_producer_flags(&self, flags: ProducerFlags) -> Result<(), ConnectionError> {
         let mut out = lock(&self.out);
-        self.write_blocked.store(blocked, Ordering::Relaxed);
-        out.cdc.producer.set(ProducerFlags::WRITE_BLOCKED, blocked);
+        self.producer_flags.store(flags.bits(), Ordering::Relaxed);
+        out.cdc.producer = flags;
         Ok(self.outlet.publish_cons(&out.cdc, &[])?)
     }
 
@@ -452,7 +509,7 @@ impl Connection {
         let mut tx = lock(&self.tx);
         tx.ended = true;
         let mut out = lock(&self.out);
-        let flags = out.close.close(rx.unread() > 0);
+        let flags = out.close.close(rx.available() > 0);
         let _ = self.send_flags(&mut out, flags);
         out.ended = true;
     }
@@ -494,3 +551,6 @@ impl Connection {
         self.fault.get().is_none() && out.close.sent().any_close() && out.close.received().any_close()
     }
 }
+
+#[cfg(test)]
+mod tests;

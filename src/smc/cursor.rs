@@ -88,12 +88,6 @@ pub(crate) fn load(word: &AtomicU64) -> (Cursor, [u8; 2]) {
     Cursor::from_word(word.load(Ordering::Acquire))
 }
 
-/// Stores a word of the peer's CDC slot, after everything that was written before.
-#[inline]
-pub(crate) fn store(word: &AtomicU64, cursor: Cursor, flags: [u8; 2]) {
-    word.store(cursor.to_word(flags), Ordering::Release);
-}
-
 /// At most two runs of bytes within a ring, as (offset in the ring, length): what a span looks like where it wraps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Span {

@@ -27,7 +27,7 @@ use crate::{
         },
         wire::{Decline, DmbeSize, Hostname, Message, UpTo},
     },
-    dibs::{DeviceError, Dmb, RemoteDmb},
+    dibs::{DeviceError, Dmb},
     tcp_fallback::{
         FallbackReason,
         detect::{First, first_bytes},
@@ -166,21 +166,18 @@ impl<'a> Session<'a> {
             Err(error) => return self.fall_back(error).await,
         };
         match self.prepare(&accepted).await {
-            Ok((group, dmb, remote)) => {
+            Ok((group, dmb, outlet)) => {
                 let (confirm, agreed) = accepted.confirm(own_dmb(&dmb), group.link_id());
                 self.send(confirm).await?;
                 group.confirm();
-                self.finish(&agreed, group, dmb, remote)
+                self.finish(&agreed, group, dmb, outlet)
             }
             Err(code) => self.decline(accepted.decline(code)).await,
         }
     }
 
     /// Gets what the client needs to confirm: group, own buffer, and the server's buffer.
-    async fn prepare(
-        &self,
-        accepted: &Accepted,
-    ) -> Result<(Arc<LinkGroup>, Arc<Dmb>, Arc<RemoteDmb>), DeclineCode> {
+    async fn prepare(&self, accepted: &Accepted) -> Result<(Arc<LinkGroup>, Arc<Dmb>, Outlet), DeclineCode> {
         let pair = Pair { device: accepted.device(), peer: accepted.peer_gid(), vlan: None };
         let group = if accepted.terms().first_contact() {
             self.stack.group(pair).ok_or(DeclineCode::INTERNAL)?
@@ -188,8 +185,8 @@ impl<'a> Session<'a> {
             self.stack.confirmed_group(pair).ok_or(DeclineCode::SYNC)?
         };
         let dmb = self.acquire(&group).await.map_err(|error| decline_code(&error))?;
-        let remote = attach(&group, accepted.terms().peer_dmb()).map_err(|error| decline_code(&error))?;
-        Ok((group, dmb, remote))
+        let outlet = outlet(&group, accepted.terms().peer_dmb()).map_err(|error| decline_code(&error))?;
+        Ok((group, dmb, outlet))
     }
 
     async fn accept(mut self) -> Result<SmcStream, EstablishError> {
@@ -247,9 +244,9 @@ impl<'a> Session<'a> {
         let answer = read_message(&mut self.tcp, expect.deadline()).await?;
         match expect.on_message(answer) {
             Ok(agreed) => {
-                let remote = attach(&group, agreed.terms().peer_dmb()).map_err(EstablishError::Attach)?;
+                let outlet = outlet(&group, agreed.terms().peer_dmb()).map_err(EstablishError::Attach)?;
                 group.confirm();
-                self.finish(&agreed, group, dmb, remote)
+                self.finish(&agreed, group, dmb, outlet)
             }
             Err(error) => {
                 if let HandshakeError::PeerDeclined { out_of_sync: true, .. } = error {
@@ -265,12 +262,13 @@ impl<'a> Session<'a> {
         agreed: &Agreed,
         group: Arc<LinkGroup>,
         dmb: Arc<Dmb>,
-        remote: Arc<RemoteDmb>,
+        outlet: Outlet,
     ) -> Result<SmcStream, EstablishError> {
         let no_ring = || io::Error::from(io::ErrorKind::InvalidData);
         let own_ring = RingLen::of_dmb(dmb.len()).ok_or_else(no_ring)?;
-        let peer_ring = RingLen::of_dmb(remote.len()).ok_or_else(no_ring)?;
-        let connection = Arc::new(Connection::new(dmb, own_ring, Outlet::Mapped(remote), peer_ring));
+        let peer_dmb = agreed.terms().peer_dmb();
+        let peer_ring = RingLen::of_dmb(peer_dmb.size().bytes()).ok_or_else(no_ring)?;
+        let connection = Arc::new(Connection::new(dmb, own_ring, outlet, peer_ring));
         let peer = agreed.terms().peer_gid();
         let smcd = Smcd::new(connection, group, self.stack, peer, self.config.busy_poll)?;
         Ok(SmcStream::smcd(self.tcp, smcd))
@@ -303,12 +301,8 @@ fn own_dmb(dmb: &Dmb) -> OwnDmb {
     OwnDmb { token: dmb.token(), size: DmbeSize::holding(dmb.len()), index: 0 }
 }
 
-fn attach(group: &LinkGroup, peer: PeerDmb) -> Result<Arc<RemoteDmb>, DeviceError> {
-    if peer.index() != 0 {
-        // Elements of a shared DMB are for devices that move data; a mapped DMB serves one connection.
-        return Err(DeviceError::Unsupported);
-    }
-    group.attach(peer.token(), peer.size().bytes())
+fn outlet(group: &LinkGroup, peer: PeerDmb) -> Result<Outlet, DeviceError> {
+    group.outlet(peer.token(), peer.index(), peer.size().bytes())
 }
 
 /// The diagnosis for a buffer that cannot be had.

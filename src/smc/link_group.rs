@@ -113,22 +113,28 @@ impl LinkGroup {
         Ok(Some(dmb))
     }
 
-    /// Maps the peer's buffer, or finds it mapped from before.
+    /// The way into the peer's buffer `token`: element `element` of it, `len` bytes.
     ///
     /// # Errors
     /// As [`Device::attach_dmb`].
-    pub(crate) fn attach(&self, token: DmbToken, len: usize) -> Result<Arc<RemoteDmb>, DeviceError> {
-        {
+    pub(crate) fn outlet(&self, token: DmbToken, element: u8, len: usize) -> Result<Outlet, DeviceError> {
+        if !self.device.supports_attach() {
+            return Ok(Outlet::moved(self.device.clone(), token, element, len));
+        }
+        if element != 0 {
+            // Elements of a shared DMB are for devices that move data; a mapped DMB serves one connection.
+            return Err(DeviceError::Unsupported);
+        }
+        let known = {
             let mut pool = self.pool();
             pool.reap();
-            if let Some(dmb) = pool.remote.remove(&token) {
-                if dmb.len() == len {
-                    return Ok(dmb);
-                }
-                return Err(DeviceError::OutOfRange { offset: 0, len, size: dmb.len() });
-            }
+            pool.remote.remove(&token)
+        };
+        match known {
+            Some(dmb) if dmb.len() != len => Err(DeviceError::OutOfRange { offset: 0, len, size: dmb.len() }),
+            Some(dmb) => Ok(Outlet::Mapped(dmb)),
+            None => Ok(Outlet::Mapped(Arc::new(self.device.attach_dmb(self.pair.peer, token, len)?))),
         }
-        self.device.attach_dmb(self.pair.peer, token, len).map(Arc::new)
     }
 
     /// Enters a connection of this group.

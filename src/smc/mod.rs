@@ -16,6 +16,7 @@ mod establish;
 mod link_group;
 #[cfg(feature = "tokio")]
 mod listener;
+mod misbehaved;
 mod outlet;
 #[cfg(test)]
 mod pair;
@@ -38,11 +39,12 @@ mod watched;
 #[cfg(feature = "tokio")]
 pub use config::{Handshake, SmcConfig};
 pub use connection::ByteCounts;
-pub use error::{ConnectionError, PeerMisbehaved};
+pub use error::ConnectionError;
 #[cfg(feature = "tokio")]
 pub use establish::EstablishError;
 #[cfg(feature = "tokio")]
 pub use listener::SmcListener;
+pub use misbehaved::PeerMisbehaved;
 pub use spin::BusyPoll;
 pub use stack::Stack;
 #[cfg(feature = "tokio")]

@@ -27,6 +27,12 @@ pub(crate) enum Outlet {
 }
 
 impl Outlet {
+    /// The way into a DMB that `device` cannot map. `element` is the index of the connection's element in it, and
+    /// `len` the bytes of one element.
+    pub(crate) fn moved(device: Arc<dyn Device>, token: DmbToken, element: u8, len: usize) -> Self {
+        Self::Moved { device, token, index: element, base: usize::from(element) * len }
+    }
+
     /// Puts payload at an offset of the peer's ring. The peer looks at it only after a cursor covers it.
     #[inline]
     pub(crate) fn place(&self, ring_offset: u32, data: &[u8]) -> Result<(), DeviceError> {

@@ -1,15 +1,23 @@
 //! Two connections joined to each other, for tests: two devices of one process, and no TCP.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use super::{
     Stack,
     connection::Connection,
     cursor::RingLen,
     link_group::{LinkGroup, Pair},
-    outlet::Outlet,
 };
-use crate::{clc::wire::DmbeSize, dibs::loopback::DmbLimits};
+use crate::{
+    clc::wire::DmbeSize,
+    dibs::{
+        Chid, Device, DeviceError, Dmb, DmbToken, Gid, RemoteDmb, VlanId,
+        loopback::{DmbLimits, Loopback},
+    },
+};
 
 /// One end: its connection, and what it came from.
 pub(crate) struct End {
@@ -18,9 +26,19 @@ pub(crate) struct End {
     pub(crate) connection: Arc<Connection>,
 }
 
-/// Two stacks, each with a device of its own.
+/// Two stacks, each with a loopback device of its own.
 pub(crate) fn stacks() -> [Arc<Stack>; 2] {
     [(); 2].map(|()| Stack::with_loopback(DmbLimits::default()).unwrap())
+}
+
+/// Two stacks whose devices cannot map remote DMBs.
+pub(crate) fn unmapped_stacks() -> [Arc<Stack>; 2] {
+    let devices = [(); 2].map(|()| Loopback::new(DmbLimits::default()).unwrap());
+    let gids = [0, 1].map(|i: usize| devices[i].gid());
+    [0, 1].map(|i| {
+        let device = Unmapped { inner: devices[i].clone(), peer: gids[1 - i], remote: Mutex::default() };
+        Stack::new(vec![Arc::new(device)])
+    })
 }
 
 /// Connects two stacks; the sizes are those of the two receive buffers.
@@ -29,10 +47,10 @@ pub(crate) fn connect(stacks: &[Arc<Stack>; 2], sizes: [usize; 2]) -> [End; 2] {
     let groups = [0, 1].map(|i| stacks[i].group(Pair { device: 0, peer: gids[1 - i], vlan: None }).unwrap());
     let dmbs = [0, 1].map(|i| groups[i].acquire(DmbeSize::holding(sizes[i])).unwrap());
     [0, 1].map(|i| {
-        let remote = groups[i].attach(dmbs[1 - i].token(), dmbs[1 - i].len()).unwrap();
+        let outlet = groups[i].outlet(dmbs[1 - i].token(), 0, dmbs[1 - i].len()).unwrap();
         let ring = |i: usize| RingLen::of_dmb(dmbs[i].len()).unwrap();
-        let connection =
-            Arc::new(Connection::new(dmbs[i].clone(), ring(i), Outlet::Mapped(remote), ring(1 - i)));
+        let connection = Arc::new(Connection::new(dmbs[i].clone(), ring(i), outlet, ring(1 - i)));
+        groups[i].join(&connection);
         End { stack: stacks[i].clone(), group: groups[i].clone(), connection }
     })
 }
@@ -40,4 +58,55 @@ pub(crate) fn connect(stacks: &[Arc<Stack>; 2], sizes: [usize; 2]) -> [End; 2] {
 /// Two fresh stacks, connected.
 pub(crate) fn pair(sizes: [usize; 2]) -> [End; 2] {
     connect(&stacks(), sizes)
+}
+
+/// A loopback device that hides its ability to map remote DMBs, as an ISM function has none.
+#[derive(Debug)]
+struct Unmapped {
+    inner: Loopback,
+    peer: Gid,
+    remote: Mutex<HashMap<DmbToken, RemoteDmb>>,
+}
+
+impl Device for Unmapped {
+    fn fabric_id(&self) -> Chid {
+        self.inner.fabric_id()
+    }
+
+    fn gid(&self) -> Gid {
+        self.inner.gid()
+    }
+
+    fn query_remote_gid(&self, gid: Gid, vlan: Option<VlanId>) -> Result<(), DeviceError> {
+        self.inner.query_remote_gid(gid, vlan)
+    }
+
+    fn max_dmbs(&self) -> usize {
+        self.inner.max_dmbs()
+    }
+
+    fn register_dmb(&self, user: Gid, len: usize, vlan: Option<VlanId>) -> Result<Dmb, DeviceError> {
+        self.inner.register_dmb(user, len, vlan)
+    }
+
+    fn unregister_dmb(&self, token: DmbToken) -> Result<(), DeviceError> {
+        self.inner.unregister_dmb(token)
+    }
+
+    fn move_data(
+        &self,
+        token: DmbToken,
+        index: u8,
+        signal: bool,
+        offset: usize,
+        data: &[u8],
+    ) -> Result<(), DeviceError> {
+        let mut remote = self.remote.lock().unwrap();
+        if let std::collections::hash_map::Entry::Vacant(entry) = remote.entry(token) {
+            // The test knows that all its DMBs have this size or more.
+            entry.insert(self.inner.attach_dmb(self.peer, token, 16384)?);
+        }
+        drop(remote);
+        self.inner.move_data(token, index, signal, offset, data)
+    }
 }

@@ -15,15 +15,15 @@ pub(crate) enum Urgent {
     /// None was announced.
     #[default]
     None,
-    /// Announced, its position not yet known.
-    NotYet,
     /// The byte at `unread` bytes from the consumer cursor (0 is the next one) is urgent.
     At {
         /// Distance from the consumer cursor.
         unread: u32,
+        /// It was read out of band already.
+        taken: bool,
     },
-    /// Normal reading has gone past it.
-    Read,
+    /// Normal reading has gone past it; this is what it was, unless it was read out of band before.
+    Passed(Option<u8>),
 }
 
 /// Consumer cursor, unread bytes, and what the peer knows of them.
@@ -56,9 +56,18 @@ impl Receiver {
         }
     }
 
-    /// Bytes that can be read now.
+    /// Bytes in the ring, an urgent one included.
+    #[cfg(test)]
     pub(crate) fn unread(&self) -> u32 {
         self.unread
+    }
+
+    /// Bytes that a normal read gets, or that it gets before an urgent one.
+    pub(crate) fn available(&self) -> u32 {
+        match self.urgent {
+            Urgent::At { unread, .. } => unread,
+            _ => self.unread,
+        }
     }
 
     /// How far we have consumed.
@@ -66,9 +75,40 @@ impl Receiver {
         self.cons
     }
 
-    /// The peer's urgent byte.
-    pub(crate) fn urgent(&self) -> Urgent {
-        self.urgent
+    /// Where in the ring the urgent byte lies, if it is there and was not read out of band.
+    pub(crate) fn urgent_offset(&self) -> Option<u32> {
+        match self.urgent {
+            Urgent::At { unread, taken: false } => Some(self.cons.add(self.ring, unread).count),
+            _ => None,
+        }
+    }
+
+    /// The urgent byte was read out of band; normal reading will skip it.
+    pub(crate) fn take_urgent(&mut self) {
+        if let Urgent::At { taken, .. } = &mut self.urgent {
+            *taken = true;
+        }
+    }
+
+    /// The urgent byte that normal reading has passed, once.
+    pub(crate) fn take_passed(&mut self) -> Option<u8> {
+        match &mut self.urgent {
+            Urgent::Passed(byte) => byte.take(),
+            _ => None,
+        }
+    }
+
+    /// True if the urgent byte is the next one (`SIOCATMARK`): normal reading has to skip it.
+    pub(crate) fn at_urgent(&self) -> bool {
+        matches!(self.urgent, Urgent::At { unread: 0, .. })
+    }
+
+    /// Skips the urgent byte, which is this one; it can still be read out of band. The peer has to be told, it waits.
+    pub(crate) fn skip_urgent(&mut self, byte: u8) {
+        if let Urgent::At { unread: 0, taken } = self.urgent {
+            self.consume(1);
+            self.urgent = Urgent::Passed((!taken).then_some(byte));
+        }
     }
 
     /// Takes in the peer's producer cursor; says how many bytes are new.
@@ -93,27 +133,21 @@ impl Receiver {
     /// the last byte that it covers, and a peer moves it no further until everything was consumed.
     pub(crate) fn on_flags(&mut self, flags: ProducerFlags) {
         self.peer = flags;
+        // "Pending" alone says that one will come, not where.
         if flags.contains(ProducerFlags::URGENT_PRESENT) && self.unread > 0 {
-            self.urgent = Urgent::At { unread: self.unread - 1 };
-        } else if flags.contains(ProducerFlags::URGENT_PENDING) {
-            self.urgent = Urgent::NotYet;
+            self.urgent = Urgent::At { unread: self.unread - 1, taken: false };
         }
     }
 
-    /// Where the next at most `wanted` bytes lie. Stops before an urgent byte, which is then a span of its own.
+    /// Where the next at most `wanted` bytes lie. Stops before an urgent byte.
     pub(crate) fn plan(&self, wanted: usize) -> Span {
-        let mut len = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.unread);
-        match self.urgent {
-            Urgent::At { unread: 0 } => len = len.min(1),
-            Urgent::At { unread } => len = len.min(unread),
-            _ => {}
-        }
+        let len = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.available());
         Span::new(self.cons, len, self.ring)
     }
 
     /// The first `n` bytes of the plan have been copied out. Says whether the peer has to be told now.
     ///
-    /// Linux' rule: if the peer asked, or an urgent byte was passed; else once more than the update limit (a tenth of
+    /// Linux' rule: if the peer asked; else once more than the update limit (a tenth of
     /// the ring) is unconfirmed and either half the ring is full as far as the peer knows, or the peer waits.
     pub(crate) fn consume(&mut self, n: u32) -> bool {
         let n = n.min(self.unread);
@@ -122,36 +156,17 @@ impl Receiver {
         self.cons = self.cons.add(self.ring, n);
         self.unread -= n;
         self.unconfirmed = (self.unconfirmed + n).min(self.ring.get());
-        let passed = self.pass_urgent(n);
-        passed
-            || self.peer.contains(ProducerFlags::CONS_UPDATE_REQUEST)
+        if let Urgent::At { unread, .. } = &mut self.urgent {
+            *unread = unread.saturating_sub(n);
+        }
+        self.peer.contains(ProducerFlags::CONS_UPDATE_REQUEST)
             || (self.unconfirmed > self.update_limit
                 && (seen_by_peer >= self.ring.get() / 2 || self.peer.contains(ProducerFlags::WRITE_BLOCKED)))
-    }
-
-    /// Moves the urgent mark along by `n` bytes; true if reading went past it.
-    fn pass_urgent(&mut self, n: u32) -> bool {
-        let Urgent::At { unread } = self.urgent else { return false };
-        match unread.checked_sub(n) {
-            Some(unread) => {
-                self.urgent = Urgent::At { unread };
-                false
-            }
-            None => {
-                self.urgent = Urgent::Read;
-                true
-            }
-        }
     }
 
     /// The peer has been told of the consumer cursor as it is now.
     pub(crate) fn confirmed(&mut self) {
         self.unconfirmed = 0;
-    }
-
-    /// True if the peer does not know of all that was consumed.
-    pub(crate) fn has_unconfirmed(&self) -> bool {
-        self.unconfirmed > 0
     }
 }
 
@@ -195,7 +210,6 @@ mod tests {
         let mut r = receiver(65504);
         r.on_prod(at(0, 6000)).unwrap();
         assert!(!r.consume(6000));
-        assert!(r.has_unconfirmed());
     }
 
     #[test]
@@ -236,17 +250,36 @@ mod tests {
         assert!(r.consume(1));
     }
 
-    #[test]
-    fn reading_stops_at_an_urgent_byte() {
+    fn urgent(len: u32) -> Receiver {
         let mut r = receiver(65504);
-        r.on_prod(at(0, 10)).unwrap();
+        r.on_prod(at(0, len)).unwrap();
         r.on_flags(ProducerFlags::URGENT_PENDING | ProducerFlags::URGENT_PRESENT);
-        assert_eq!(r.urgent(), Urgent::At { unread: 9 });
+        r
+    }
+
+    #[test]
+    fn reading_stops_at_an_urgent_byte_and_skips_it() {
+        let mut r = urgent(10);
+        assert_eq!((r.available(), r.unread()), (9, 10));
         assert_eq!(r.plan(100).first, (0, 9));
-        assert!(!r.consume(9));
-        assert_eq!(r.plan(100).first, (9, 1));
-        assert!(r.consume(1), "passing it forces a consumer update");
-        assert_eq!(r.urgent(), Urgent::Read);
+        r.consume(9);
+        assert!(r.at_urgent());
+        assert_eq!(r.available(), 0);
+        r.skip_urgent(7);
+        assert_eq!((r.unread(), r.cons().count), (0, 10));
+        assert_eq!(r.take_passed(), Some(7), "it is not lost");
+        assert_eq!(r.take_passed(), None);
+    }
+
+    #[test]
+    fn an_urgent_byte_is_read_ahead_of_the_others() {
+        let mut r = urgent(10);
+        assert_eq!(r.urgent_offset(), Some(9));
+        r.take_urgent();
+        assert_eq!(r.urgent_offset(), None);
+        r.consume(9);
+        r.skip_urgent(7);
+        assert_eq!(r.take_passed(), None, "nor is it there twice");
     }
 
     #[test]
@@ -254,7 +287,7 @@ mod tests {
         let mut r = receiver(65504);
         r.on_prod(at(0, 10)).unwrap();
         r.on_flags(ProducerFlags::URGENT_PENDING);
-        assert_eq!(r.urgent(), Urgent::NotYet);
+        assert_eq!(r.urgent_offset(), None);
         assert_eq!(r.plan(100).first, (0, 10));
     }
 }

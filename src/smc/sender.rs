@@ -13,18 +13,19 @@ pub(crate) struct Sender {
     /// The peer's consumer cursor as last seen.
     cons: Cursor,
     space: u32,
-    urgent: Option<Cursor>,
+    /// An urgent byte is under way.
+    urgent: bool,
 }
 
 impl Sender {
     /// At the start of a connection whose peer has a ring of this length.
     pub(crate) fn new(ring: RingLen) -> Self {
-        Self { ring, prod: Cursor::default(), cons: Cursor::default(), space: ring.get(), urgent: None }
+        Self { ring, prod: Cursor::default(), cons: Cursor::default(), space: ring.get(), urgent: false }
     }
 
     /// Bytes that can be written now.
     pub(crate) fn space(&self) -> u32 {
-        if self.urgent.is_some() { 0 } else { self.space }
+        if self.urgent { 0 } else { self.space }
     }
 
     /// How far we have written.
@@ -58,7 +59,7 @@ impl Sender {
         self.space += freed;
         if self.space == self.ring.get() {
             // The urgent byte is consumed once everything is.
-            self.urgent = None;
+            self.urgent = false;
         }
         Ok(freed)
     }
@@ -76,10 +77,15 @@ impl Sender {
         self.prod = self.prod.add(self.ring, n);
     }
 
+    /// True if the last byte written is urgent and not yet consumed.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
     /// Marks the last byte written as urgent. Until the peer has consumed everything nothing more can be written, so
     /// that the mark cannot be overtaken: there is only one CDC slot.
     pub(crate) fn mark_urgent(&mut self) {
-        self.urgent = Some(self.prod);
+        self.urgent = true;
     }
 }
 

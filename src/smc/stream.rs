@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::BufMut;
+use rustix::net::{RecvFlags, SendFlags};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready},
     net::{TcpStream, ToSocketAddrs},
@@ -275,6 +276,40 @@ impl SmcStream {
         match &self.path {
             Path::Smcd(smcd) => at_once(smcd.connection().try_write(bufs)),
             Path::Tcp(_) => self.tcp.try_write_vectored(bufs),
+        }
+    }
+
+    /// Sends an urgent byte, as `MSG_OOB` does on TCP.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is no room, or an urgent byte is still under way; otherwise as for writing.
+    pub fn try_send_urgent(&self, byte: u8) -> io::Result<()> {
+        match &self.path {
+            Path::Smcd(smcd) => at_once(smcd.connection().try_write_urgent(byte)).map(drop),
+            Path::Tcp(_) => Ok(rustix::net::send(
+                &self.tcp,
+                &[byte],
+                SendFlags::OOB | SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            )
+            .map(drop)?),
+        }
+    }
+
+    /// Reads the urgent byte that the peer sent, ahead of normal data, as `MSG_OOB` does on TCP. Normal reading skips
+    /// it.
+    ///
+    /// # Errors
+    /// `InvalidInput` if there is none, or it was read before; otherwise as for reading.
+    pub fn try_recv_urgent(&self) -> io::Result<u8> {
+        match &self.path {
+            Path::Smcd(smcd) => {
+                smcd.connection().try_read_urgent()?.ok_or_else(|| io::ErrorKind::InvalidInput.into())
+            }
+            Path::Tcp(_) => {
+                let mut byte = [0];
+                rustix::net::recv(&self.tcp, &mut byte, RecvFlags::OOB | RecvFlags::DONTWAIT)?;
+                Ok(byte[0])
+            }
         }
     }
 

@@ -1,0 +1,172 @@
+//! The cursor and doorbell protocol under the model checker: every interleaving and every reordering that the memory
+//! model allows, on the very files that the library is built from.
+//!
+//! A byte that is read before it was published is a data race, which loom reports. A wake-up that is lost leaves both
+//! threads asleep, which loom reports as a deadlock.
+#![allow(dead_code)]
+
+/// What the files below call `crate::sync`.
+mod sync {
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+    pub(crate) fn model(test: impl Fn() + Send + Sync + 'static) {
+        loom::model(test);
+    }
+}
+
+#[path = "../src/smc/cdc.rs"]
+mod cdc;
+#[path = "../src/smc/cursor.rs"]
+mod cursor;
+#[path = "../src/smc/misbehaved.rs"]
+#[allow(unreachable_pub)]
+mod misbehaved;
+#[path = "../src/dibs/parking.rs"]
+mod parking;
+#[path = "../src/smc/receiver.rs"]
+mod receiver;
+#[path = "../src/smc/sender.rs"]
+mod sender;
+
+use cursor::{CDC_LEN, RingLen, load};
+use loom::{
+    cell::UnsafeCell,
+    sync::{Arc, Condvar, Mutex},
+    thread,
+};
+use misbehaved::PeerMisbehaved;
+use parking::Sleeper;
+use receiver::Receiver;
+use sender::Sender;
+use sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Bytes in the ring: small, so that it fills and wraps soon.
+const RING: usize = 2;
+
+/// One direction of a connection: the two words, the ring, and a parking word and a bell for each side.
+struct Shared {
+    prod: AtomicU64,
+    cons: AtomicU64,
+    ring: [UnsafeCell<u8>; RING],
+    want_data: AtomicU32,
+    want_space: AtomicU32,
+    data_bell: Bell,
+    space_bell: Bell,
+}
+
+/// What a descriptor is to an event loop: a ring that is not lost if nobody sleeps yet.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    ring: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.ring.notify_one();
+    }
+
+    fn sleep(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.ring.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            prod: AtomicU64::new(0),
+            cons: AtomicU64::new(0),
+            ring: std::array::from_fn(|_| UnsafeCell::new(0)),
+            want_data: AtomicU32::new(0),
+            want_space: AtomicU32::new(0),
+            data_bell: Bell::default(),
+            space_bell: Bell::default(),
+        }
+    }
+
+    fn write(&self, sender: &mut Sender, byte: u8) -> bool {
+        if sender.space() == 0 {
+            sender.on_cons(load(&self.cons).0).unwrap();
+        }
+        if sender.space() == 0 {
+            return false;
+        }
+        let at = sender.plan(1).first.0 as usize;
+        // SAFETY: loom checks that nobody else accesses the cell meanwhile; that is the test.
+        self.ring[at].with_mut(|cell| unsafe { *cell = byte });
+        sender.advance(1);
+        self.prod.store(sender.prod().to_word([0, 0]), Ordering::Release);
+        if parking::take(&self.want_data).is_some() {
+            self.data_bell.ring();
+        }
+        true
+    }
+
+    fn read(&self, receiver: &mut Receiver) -> Option<u8> {
+        if receiver.available() == 0 {
+            receiver.on_prod(load(&self.prod).0).unwrap();
+        }
+        if receiver.available() == 0 {
+            return None;
+        }
+        let at = receiver.plan(1).first.0 as usize;
+        // SAFETY: as above.
+        let byte = self.ring[at].with(|cell| unsafe { *cell });
+        if receiver.consume(1) {
+            self.cons.store(receiver.cons().to_word([0, 0]), Ordering::Release);
+            receiver.confirmed();
+            if parking::take(&self.want_space).is_some() {
+                self.space_bell.ring();
+            }
+        }
+        Some(byte)
+    }
+}
+
+/// As the front ends wait: attempt, arm, attempt once more, sleep.
+fn wait_for<T>(word: &AtomicU32, bell: &Bell, mut attempt: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(done) = attempt() {
+            return done;
+        }
+        parking::arm(word, Sleeper::EventLoop);
+        if let Some(done) = attempt() {
+            parking::disarm(word);
+            return done;
+        }
+        bell.sleep();
+    }
+}
+
+#[test]
+fn bytes_arrive_in_order_and_nobody_sleeps_on() {
+    let mut builder = loom::model::Builder::new();
+    // Three preemptions find every bug of this kind that we could think of; without a bound it takes hours.
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let ring = RingLen::of_dmb(CDC_LEN + RING).unwrap();
+        let shared = Arc::new(Shared::new());
+        let writer = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let mut sender = Sender::new(ring);
+                for byte in 1..=4 {
+                    wait_for(&shared.want_space, &shared.space_bell, || {
+                        shared.write(&mut sender, byte).then_some(())
+                    });
+                }
+            })
+        };
+        let mut receiver = Receiver::new(ring);
+        for byte in 1..=4 {
+            let got = wait_for(&shared.want_data, &shared.data_bell, || shared.read(&mut receiver));
+            assert_eq!(got, byte);
+        }
+        writer.join().unwrap();
+    });
+}
