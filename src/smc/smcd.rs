@@ -147,7 +147,7 @@ impl Smcd {
     }
 
     fn signalled(&self, ready: tokio::io::Ready) {
-        if ready.is_read_closed() {
+        if ready.is_read_closed() || ready.is_write_closed() {
             // The peer's end of the doorbell has gone, and with it the peer, unless it has closed in order: then its
             // flags are there and count first.
             self.connection().peer_is_gone();

@@ -1,0 +1,121 @@
+//! A peer that is killed at any moment: the survivor reads what was published, then the end, and nothing stays behind.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{block_on, descriptors, in_time, mappings, names, pattern, role, spawn};
+use smcd::{SmcListener, SmcStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const ROUNDS: usize = 1000;
+
+/// What the killed process does: writes for ever, or reads very slowly.
+#[test]
+fn victim() {
+    let Some(role) = role() else { return };
+    let (what, addr) = role.split_once(' ').unwrap();
+    block_on(async {
+        let mut stream = SmcStream::connect(addr).await.unwrap();
+        assert!(stream.transport().is_smcd());
+        let mut at = 0;
+        loop {
+            if what == "writes" {
+                let data = pattern(at, 10_000);
+                if stream.write_all(&data).await.is_err() {
+                    return;
+                }
+                at += 10_000;
+            } else {
+                let mut byte = [0; 100];
+                if stream.read(&mut byte).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+        }
+    });
+}
+
+/// Reads until the end; returns how much came.
+async fn read_to_the_end(stream: &mut SmcStream) -> u64 {
+    let mut buf = vec![0; 30_000];
+    let mut at = 0;
+    loop {
+        match in_time(stream.read(&mut buf)).await {
+            Ok(0) => return at,
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+                return at;
+            }
+            Ok(n) => {
+                assert!(buf[..n] == pattern(at, n), "wrong bytes at {at}");
+                at += n as u64;
+            }
+        }
+    }
+}
+
+async fn round(listener: &SmcListener, number: usize) -> bool {
+    let writes = number % 2 == 0;
+    let addr = listener.local_addr().unwrap();
+    let mut victim = spawn("victim", &format!("{} {addr}", if writes { "writes" } else { "reads" }));
+    // Every tenth round aims at the start, the handshake included; the others at the running connection.
+    let early = number % 10 == 9;
+    let spread = Duration::from_micros((number as u64 * 7919) % if early { 12_000 } else { 1500 });
+    if early {
+        tokio::time::sleep(spread).await;
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+    }
+    let accepted = tokio::time::timeout(
+        if early { Duration::from_millis(30) } else { Duration::from_secs(20) },
+        listener.accept(),
+    );
+    let Ok(Ok((mut stream, _))) = accepted.await else {
+        assert!(early, "no connection");
+        return false;
+    };
+    if !early {
+        let killer = tokio::spawn(async move {
+            tokio::time::sleep(spread).await;
+            victim.kill().unwrap();
+            victim.wait().unwrap();
+        });
+        if writes {
+            read_to_the_end(&mut stream).await;
+        } else {
+            let data = pattern(0, 50_000);
+            while in_time(stream.write_all(&data)).await.is_ok() {}
+        }
+        killer.await.unwrap();
+    }
+    // Whatever it was before, now it is over.
+    read_to_the_end(&mut stream).await;
+    assert!(in_time(stream.write_all(&[0; 1 << 20])).await.is_err());
+    true
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_stays_behind() {
+    if role().is_some() {
+        return;
+    }
+    block_on(async {
+        let listener = SmcListener::bind("127.0.0.1:0").await.unwrap();
+        for number in 0..20 {
+            round(&listener, number).await;
+        }
+        let before = (descriptors(), mappings(), names());
+        let mut connected = 0;
+        for number in 20..ROUNDS {
+            connected += usize::from(round(&listener, number).await);
+        }
+        assert!(connected > ROUNDS / 2, "{connected} rounds reached a connection");
+        let after = (descriptors(), mappings(), names());
+        // One dead peer's link and buffers may wait for the next peer to be swept out; not a thousand's.
+        assert!(after.0 <= before.0 + 8, "descriptors: {before:?}, then {after:?}");
+        assert!(after.1 <= before.1 + 8, "mappings: {before:?}, then {after:?}");
+        assert!(after.2 <= before.2 + 1, "names: {before:?}, then {after:?}");
+    });
+}
