@@ -1,0 +1,157 @@
+//! Clients and servers that send broken CLC messages: an error with its reason, and the listener serves on.
+
+mod common;
+
+use std::io::ErrorKind;
+
+use common::{config, in_time};
+use proptest::prelude::*;
+use smcd::{SmcListener, SmcStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+const PROPOSAL: &str = include_str!("vectors/linux-7.3/proposal-v2-ueid.hex");
+const NO_UEID: &str = include_str!("vectors/linux-7.3/proposal-v2-no-ueid.hex");
+const DECLINE: &str = include_str!("vectors/linux-7.3/decline-v2-no-ueid.hex");
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let hex = hex.trim();
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// What a listener answers to these first bytes. If the connection goes on as TCP, it is closed at its end.
+async fn answer(listener: &SmcListener, sent: &[u8]) -> Vec<u8> {
+    let client = async {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        // A reset is an answer too: the listener closed with bytes unread.
+        let _ = client.read_to_end(&mut got).await;
+        got
+    };
+    let serve = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    };
+    in_time(async {
+        tokio::select! {
+            got = client => got,
+            () = serve => unreachable!("serves for ever"),
+        }
+    })
+    .await
+}
+
+async fn still_serves(listener: &SmcListener) {
+    let client_config = config();
+    let addr = listener.local_addr().unwrap();
+    let connected = async { SmcStream::connect_with(addr, &client_config).await.unwrap() };
+    let accepted = async {
+        loop {
+            // Connections that fell back come out too.
+            let (stream, _) = listener.accept().await.unwrap();
+            if stream.transport().is_smcd() {
+                return stream;
+            }
+        }
+    };
+    let (client, _server) = in_time(async { tokio::join!(connected, accepted) }).await;
+    assert!(client.transport().is_smcd());
+}
+
+async fn listener() -> SmcListener {
+    SmcListener::bind_with("127.0.0.1:0", config()).await.unwrap()
+}
+
+#[tokio::test]
+async fn broken_proposals_are_closed_without_an_answer() {
+    let listener = listener().await;
+    let good = bytes(PROPOSAL);
+    let with = |at: usize, value: u8| {
+        let mut bad = good.clone();
+        bad[at] = value;
+        bad
+    };
+    let cases = [
+        ("truncated", good[..100].to_vec()),
+        ("header only", good[..8].to_vec()),
+        ("length too small", with(6, 7)),
+        ("length too large", with(5, 0xff)),
+        ("length one more", with(6, good[6] + 1)),
+        ("version 0", with(7, 0x06)),
+        ("type 0", with(4, 0)),
+        ("an Accept out of turn", with(4, 2)),
+        ("wrong trailer", with(good.len() - 1, 0)),
+        ("too many EIDs", with(80, 9)),
+        ("too many GIDs", with(81, 9)),
+    ];
+    for (what, bad) in cases {
+        assert_eq!(answer(&listener, &bad).await, b"", "{what}");
+    }
+    still_serves(&listener).await;
+}
+
+#[tokio::test]
+async fn a_proposal_that_cannot_be_met_is_declined_and_goes_on_as_tcp() {
+    let listener = listener().await;
+    // Linux' answer to a Proposal without any EID, to the byte, but for the operating system.
+    assert_eq!(answer(&listener, &bytes(NO_UEID)).await, bytes(DECLINE));
+    // A GID that nobody has, and a UEID that is not ours.
+    let got = answer(&listener, &bytes(PROPOSAL)).await;
+    assert_eq!((got.len(), got[4]), (44, 4));
+    still_serves(&listener).await;
+}
+
+#[tokio::test]
+async fn a_client_gets_an_error_with_its_reason_for_a_broken_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let cases = [
+        (&b"HTTP/1.1 400 Bad Request"[..], ErrorKind::InvalidData),
+        (b"\xe2\xd4\xc3\xd9", ErrorKind::ConnectionReset),
+        (b"", ErrorKind::ConnectionReset),
+        (b"\xe2\xd4\xc3\xc4\x02\x00\x09\x21\x00", ErrorKind::InvalidData),
+    ];
+    for (sent, kind) in cases {
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut proposal = [0; 224];
+            stream.read_exact(&mut proposal).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+        };
+        let client_config = config();
+        let (client, ()) =
+            in_time(async { tokio::join!(SmcStream::connect_with(addr, &client_config), serve) }).await;
+        let error = client.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(error.get_ref().is_some(), "without a reason");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_first_bytes_stop_a_listener(
+        start in prop_oneof![Just(bytes(PROPOSAL)), Just(bytes(DECLINE)), Just(vec![0xe2, 0xd4, 0xc3, 0xd9])],
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        tail in prop::collection::vec(any::<u8>(), 0..600),
+    ) {
+        let mut sent = start;
+        for (at, value) in changes {
+            let at = at.index(sent.len());
+            sent[at] = value;
+        }
+        sent.extend(tail);
+        common::block_on(async {
+            let listener = listener().await;
+            answer(&listener, &sent).await;
+            still_serves(&listener).await;
+        });
+    }
+}
