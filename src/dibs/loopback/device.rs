@@ -76,6 +76,8 @@ struct State {
     /// Where `move_data` goes for DMBs that we attached.
     attached: HashMap<DmbToken, Weak<Target>>,
     attached_limit: usize,
+    /// DMBs that `move_data` found for itself, until they are withdrawn or attached.
+    moved: HashMap<DmbToken, Arc<Target>>,
 }
 
 struct IncomingLink {
@@ -93,9 +95,19 @@ struct Own {
 /// What a user needs to write into a DMB.
 #[derive(Debug)]
 struct Target {
+    owner: Gid,
     memory: Arc<Memory>,
     doorbell: LoopbackDoorbell,
     len: usize,
+}
+
+impl Target {
+    fn new(owner: Gid, offer: Offer) -> Result<Arc<Self>, DeviceError> {
+        let len = offer.len;
+        let (memory, socket) = offer.map()?;
+        let doorbell = LoopbackDoorbell::new(memory.clone(), len, socket)?;
+        Ok(Arc::new(Self { owner, memory, doorbell, len }))
+    }
 }
 
 impl Doorbell for Arc<Target> {
@@ -140,6 +152,25 @@ impl Loopback {
     fn state(&self) -> MutexGuard<'_, State> {
         // No code under the lock panics with the state half changed.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The DMB of this token, attached or not.
+    fn target(&self, token: DmbToken) -> Result<Arc<Target>, DeviceError> {
+        let mut state = self.state();
+        if let Some(target) = state.attached.get(&token).and_then(Weak::upgrade) {
+            return Ok(target);
+        }
+        if let Some(target) = state.moved.get(&token) {
+            return Ok(target.clone());
+        }
+        state.take_in(&self.0.listener);
+        let key = state.offers.keys().find(|(_, offered)| *offered == token).copied();
+        let (owner, _) = key.ok_or(DeviceError::UnknownToken(token))?;
+        let offer = state.offers.remove(&(owner, token)).ok_or(DeviceError::UnknownToken(token))?;
+        let target = Target::new(owner, offer)?;
+        state.moved.retain(|_, target| !target.doorbell.is_hung_up());
+        state.moved.insert(token, target.clone());
+        Ok(target)
     }
 
     /// Uid of the process behind `user`; opens a link to it if there is none.
@@ -270,6 +301,7 @@ impl State {
                 (Look::Packet(Incoming::Announce(token, offer)), Some(gid)) => self.offer(gid, token, offer),
                 (Look::Packet(Incoming::Withdraw(token)), Some(gid)) => {
                     self.offers.remove(&(gid, token));
+                    self.moved.remove(&token);
                 }
                 (Look::Empty, _) => return true,
                 // An offer outlives its link: what the owner published before it died is still to be read.
@@ -322,6 +354,7 @@ impl Device for Loopback {
         let mut state = self.state();
         let own = state.leave(token)?;
         state.offers.remove(&(self.0.gid, token));
+        state.moved.remove(&token);
         if let Some(link) = state.links.get(&own.user) {
             link.withdraw(token);
         }
@@ -335,15 +368,21 @@ impl Device for Loopback {
     fn attach_dmb(&self, owner: Gid, token: DmbToken, len: usize) -> Result<RemoteDmb, DeviceError> {
         let mut state = self.state();
         state.take_in(&self.0.listener);
-        let offer = state.offers.remove(&(owner, token)).ok_or(DeviceError::UnknownToken(token))?;
-        let (memory, socket) = offer.map(len)?;
-        let doorbell = LoopbackDoorbell::new(memory.clone(), len, socket)?;
-        let target = Arc::new(Target { memory: memory.clone(), doorbell, len });
+        let moved = state.moved.remove(&token).filter(|target| target.owner == owner);
+        let target = match moved {
+            Some(target) => target,
+            None => {
+                let offer = state.offers.remove(&(owner, token)).ok_or(DeviceError::UnknownToken(token))?;
+                Target::new(owner, offer)?
+            }
+        };
+        if target.len != len {
+            return Err(DeviceError::OutOfRange { offset: 0, len, size: target.len });
+        }
         state.remember(token, &target);
-        Ok(RemoteDmb { owner, token, len, memory, doorbell: Box::new(target) })
+        Ok(RemoteDmb { owner, token, len, memory: target.memory.clone(), doorbell: Box::new(target) })
     }
 
-    /// Writes into a DMB that this device has attached.
     fn move_data(
         &self,
         token: DmbToken,
@@ -352,8 +391,7 @@ impl Device for Loopback {
         offset: usize,
         data: &[u8],
     ) -> Result<(), DeviceError> {
-        let target = self.state().attached.get(&token).and_then(Weak::upgrade);
-        let target = target.ok_or(DeviceError::UnknownToken(token))?;
+        let target = self.target(token)?;
         if offset.checked_add(data.len()).is_none_or(|end| end > target.len) {
             return Err(DeviceError::OutOfRange { offset, len: data.len(), size: target.len });
         }

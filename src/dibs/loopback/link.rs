@@ -43,6 +43,7 @@ struct Packet {
     kind: u32,
     gid: [u8; 16],
     token: u64,
+    len: u64,
 }
 
 /// A packet that arrived.
@@ -132,7 +133,8 @@ fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Incoming> {
         HELLO => Some(Incoming::Hello(Gid::from_bytes(packet.gid))),
         ANNOUNCE => {
             let [memory, doorbell] = fds.try_into().ok()?;
-            Some(Incoming::Announce(DmbToken(packet.token), Offer { memory, doorbell }))
+            let len = usize::try_from(packet.len).ok()?;
+            Some(Incoming::Announce(DmbToken(packet.token), Offer { memory, doorbell, len }))
         }
         WITHDRAW => Some(Incoming::Withdraw(DmbToken(packet.token))),
         _ => None,
@@ -184,7 +186,8 @@ impl Link {
     }
 
     fn send(&self, kind: u32, gid: Gid, token: DmbToken, offer: Option<&Offer>) -> Result<(), DeviceError> {
-        let packet = Packet { magic: MAGIC, kind, gid: gid.to_bytes(), token: token.0 };
+        let len = offer.map_or(0, |offer| offer.len as u64);
+        let packet = Packet { magic: MAGIC, kind, gid: gid.to_bytes(), token: token.0, len };
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds = offer.map(|offer| [offer.memory.as_fd(), offer.doorbell.as_fd()]);

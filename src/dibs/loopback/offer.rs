@@ -25,6 +25,8 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 pub(super) struct Offer {
     pub(super) memory: OwnedFd,
     pub(super) doorbell: OwnedFd,
+    /// Bytes of the DMB, as the owner says.
+    pub(super) len: usize,
 }
 
 impl Offer {
@@ -42,16 +44,13 @@ impl Offer {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )?;
-        Ok((Self { memory, doorbell }, mapping, ours))
+        Ok((Self { memory, doorbell, len: dmb_len }, mapping, ours))
     }
 
-    /// Maps a DMB of `dmb_len` bytes that a remote device shared, after checking that it is what it should be.
-    pub(super) fn map(self, dmb_len: usize) -> Result<(Arc<Memory>, OwnedFd), DeviceError> {
-        let len = dmb_len.checked_add(SIGNAL_AREA).ok_or(DeviceError::OutOfRange {
-            offset: 0,
-            len: dmb_len,
-            size: usize::MAX,
-        })?;
+    /// Maps a DMB that a remote device shared, after checking that it is what it should be.
+    pub(super) fn map(self) -> Result<(Arc<Memory>, OwnedFd), DeviceError> {
+        let too_long = DeviceError::OutOfRange { offset: 0, len: self.len, size: usize::MAX };
+        let len = self.len.checked_add(SIGNAL_AREA).filter(|_| self.len > 0).ok_or(too_long)?;
         check_memory(&self.memory, len as u64)?;
         if socket_domain(&self.doorbell) != Ok(AddressFamily::UNIX)
             || socket_type(&self.doorbell) != Ok(SocketType::STREAM)
@@ -87,7 +86,7 @@ mod tests {
     const LEN: usize = 16384;
 
     fn refused(offer: Offer) -> BadDmb {
-        match offer.map(LEN) {
+        match offer.map() {
             Err(DeviceError::BadDmb(bad)) => bad,
             other => panic!("expected a refusal, got {other:?}"),
         }
@@ -99,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_we_make_is_accepted() {
-        assert!(good().map(LEN).is_ok());
+        assert!(good().map().is_ok());
     }
 
     #[test]

@@ -280,8 +280,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let stacks = if mapped { stacks() } else { unmapped_stacks() };
-        let sizes = if mapped { sizes.map(|code| 1 << code) } else { SMALL };
-        run(&connect(&stacks, sizes), steps)?;
+        run(&connect(&stacks, sizes.map(|code| 1 << code)), steps)?;
     }
 
     #[test]
