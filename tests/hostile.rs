@@ -37,7 +37,7 @@ fn scribble(random: &mut Random, slots_only: bool) {
             let value = match random.next() % 4 {
                 0 => 0,
                 1 => u64::MAX,
-                2 => random.next() % 70_000 << 16,
+                2 => (random.next() % 70_000) << 16,
                 _ => random.next(),
             };
             // SAFETY: the mapping is this process' own and stays; whatever it holds is only data to us.

@@ -57,39 +57,41 @@ async fn read_to_the_end(stream: &mut SmcStream) -> u64 {
 }
 
 async fn round(listener: &SmcListener, number: usize) -> bool {
-    let writes = number % 2 == 0;
+    let writes = number.is_multiple_of(2);
     let addr = listener.local_addr().unwrap();
     let mut victim = spawn("victim", &format!("{} {addr}", if writes { "writes" } else { "reads" }));
+    let (connected, start) = tokio::sync::oneshot::channel();
     // Every tenth round aims at the start, the handshake included; the others at the running connection.
     let early = number % 10 == 9;
     let spread = Duration::from_micros((number as u64 * 7919) % if early { 12_000 } else { 1500 });
-    if early {
+    let kill = tokio::spawn(async move {
+        if !early {
+            start.await.unwrap();
+        }
         tokio::time::sleep(spread).await;
         victim.kill().unwrap();
         victim.wait().unwrap();
-    }
+    });
     let accepted = tokio::time::timeout(
-        if early { Duration::from_millis(30) } else { Duration::from_secs(20) },
+        if early { Duration::from_millis(40) } else { Duration::from_secs(20) },
         listener.accept(),
     );
     let Ok(Ok((mut stream, _))) = accepted.await else {
         assert!(early, "no connection");
+        kill.await.unwrap();
         return false;
     };
+    // Nobody waits for it in an early round.
+    let _ = connected.send(());
     if !early {
-        let killer = tokio::spawn(async move {
-            tokio::time::sleep(spread).await;
-            victim.kill().unwrap();
-            victim.wait().unwrap();
-        });
         if writes {
             read_to_the_end(&mut stream).await;
         } else {
             let data = pattern(0, 50_000);
             while in_time(stream.write_all(&data)).await.is_ok() {}
         }
-        killer.await.unwrap();
     }
+    kill.await.unwrap();
     // Whatever it was before, now it is over.
     read_to_the_end(&mut stream).await;
     assert!(in_time(stream.write_all(&[0; 1 << 20])).await.is_err());
