@@ -20,3 +20,8 @@ pub use smc::{BusyPoll, Stack, Transport};
 #[cfg(feature = "tokio")]
 pub use smc::{Handshake, SmcConfig, SmcListener, SmcStream};
 pub use tcp_fallback::FallbackReason;
+
+/// The examples of the README are compiled as tests.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -155,3 +155,40 @@ proptest! {
         });
     }
 }
+
+/// Anybody can put the GID of another process into a Proposal, and can say that link groups are out of sync.
+#[tokio::test]
+async fn an_impostor_that_declines_out_of_sync_ends_no_connection() {
+    let listener = listener().await;
+    let addr = listener.local_addr().unwrap();
+    let victim_config = config();
+    let victim = in_time(SmcStream::connect_with(addr, &victim_config)).await.unwrap();
+    let (mut server, _) = in_time(listener.accept()).await.unwrap();
+    let smcd::Transport::Smcd { gid, chid, .. } = victim.transport() else { panic!("not SMC-D") };
+
+    let mut proposal = bytes(PROPOSAL);
+    let ueid = *b"SMCD.USERSPACE                  ";
+    proposal[120..152].copy_from_slice(&ueid);
+    proposal[200..208].copy_from_slice(&gid.to_bytes()[..8]);
+    proposal[208..210].copy_from_slice(&chid.0.to_be_bytes());
+    proposal[210..218].copy_from_slice(&gid.to_bytes()[8..]);
+    proposal[218..220].copy_from_slice(&chid.0.to_be_bytes());
+    let mut impostor = TcpStream::connect(addr).await.unwrap();
+    impostor.write_all(&proposal).await.unwrap();
+    let mut accept = [0; 78];
+    in_time(impostor.read_exact(&mut accept)).await.unwrap();
+    assert_eq!((accept[4], accept[7]), (2, 0x21), "an Accept in the group of the victim");
+    let mut decline = bytes(DECLINE);
+    decline[7] = 0x28;
+    decline[16..20].copy_from_slice(&[4, 0, 0, 0]);
+    impostor.write_all(&decline).await.unwrap();
+    let (fallen_back, _) = in_time(listener.accept()).await.unwrap();
+    assert!(!fallen_back.transport().is_smcd());
+
+    victim.try_write(b"unharmed").unwrap();
+    let mut got = [0; 8];
+    in_time(server.read_exact(&mut got)).await.unwrap();
+    // And the next connection makes first contact, which both sides can always do.
+    let next = in_time(SmcStream::connect_with(addr, &victim_config)).await.unwrap();
+    assert!(next.transport().is_smcd());
+}

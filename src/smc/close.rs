@@ -102,7 +102,7 @@ impl CloseState {
         }
     }
 
-    /// We abort: the link group was terminated, or the peer broke the protocol.
+    /// We abort: the peer broke the protocol.
     pub(crate) fn abort(&mut self) -> Option<StateFlags> {
         if self.state == State::Closed {
             return None;

@@ -80,7 +80,6 @@ pub(crate) struct Connection {
     /// The producer flags as last published.
     producer_flags: AtomicU8,
     fault: OnceLock<PeerMisbehaved>,
-    terminated: AtomicBool,
     received: AtomicU64,
     sent: AtomicU64,
 }
@@ -115,7 +114,6 @@ impl Connection {
             peer_gone: AtomicBool::new(false),
             producer_flags: AtomicU8::new(0),
             fault: OnceLock::new(),
-            terminated: AtomicBool::new(false),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
@@ -281,8 +279,6 @@ impl Connection {
             Err(ConnectionError::Aborted)
         } else if !state.is_empty() {
             Ok(Progress::Eof)
-        } else if self.terminated.load(Ordering::Acquire) {
-            Err(ConnectionError::Terminated)
         } else {
             Err(ConnectionError::PeerGone)
         }
@@ -370,8 +366,6 @@ impl Connection {
     fn why_not_writable(&self, tx: &Tx, state: StateFlags) -> ConnectionError {
         if let Some(fault) = self.fault.get() {
             ConnectionError::PeerMisbehaved(*fault)
-        } else if self.terminated.load(Ordering::Acquire) {
-            ConnectionError::Terminated
         } else if tx.ended {
             ConnectionError::ShutDown
         } else if state.contains(StateFlags::ABORT) {
@@ -472,7 +466,7 @@ impl Connection {
     /// True once nothing more can come, whatever the peer does.
     #[inline]
     fn is_over(&self) -> bool {
-        self.terminated.load(Ordering::Acquire) || self.fault.get().is_some()
+        self.fault.get().is_some()
     }
 
     /// Ends the connection if the peer broke the protocol.
@@ -512,14 +506,6 @@ impl Connection {
         let flags = out.close.close(rx.available() > 0);
         let _ = self.send_flags(&mut out, flags);
         out.ended = true;
-    }
-
-    /// Ends the connection because its link group was terminated.
-    pub(crate) fn terminate(&self) {
-        self.terminated.store(true, Ordering::Release);
-        // A write in progress ends first: after the abort flag nothing may follow.
-        lock(&self.tx).ended = true;
-        self.send_abort();
     }
 
     fn send_abort(&self) {

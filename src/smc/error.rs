@@ -18,9 +18,6 @@ pub enum ConnectionError {
     /// The peer's process ended without closing the connection.
     #[error("the peer has gone without closing the connection")]
     PeerGone,
-    /// This side aborted the connection, for its link group was terminated.
-    #[error("the link group of the connection was terminated")]
-    Terminated,
     /// The peer closed the connection and will read no more.
     #[error("the peer has closed the connection")]
     PeerClosed,
@@ -37,7 +34,6 @@ impl From<ConnectionError> for io::Error {
         let kind = match &error {
             ConnectionError::PeerMisbehaved(_) => io::ErrorKind::InvalidData,
             ConnectionError::Aborted | ConnectionError::PeerGone => io::ErrorKind::ConnectionReset,
-            ConnectionError::Terminated => io::ErrorKind::ConnectionAborted,
             ConnectionError::PeerClosed | ConnectionError::ShutDown => io::ErrorKind::BrokenPipe,
             ConnectionError::Device(_) => io::ErrorKind::Other,
         };

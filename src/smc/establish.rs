@@ -250,7 +250,7 @@ impl<'a> Session<'a> {
             }
             Err(error) => {
                 if let HandshakeError::PeerDeclined { out_of_sync: true, .. } = error {
-                    self.stack.terminate(pair);
+                    self.stack.out_of_sync(pair);
                 }
                 self.fall_back(error).await
             }

@@ -83,6 +83,11 @@ impl LinkGroup {
         self.confirmed.store(true, Ordering::Release);
     }
 
+    /// The other side may not know of the group.
+    pub(crate) fn unconfirm(&self) {
+        self.confirmed.store(false, Ordering::Release);
+    }
+
     /// A buffer for the peer to write into: a used one if there is one of this size, else a new one, else a smaller
     /// one.
     ///
@@ -168,14 +173,6 @@ impl LinkGroup {
     pub(crate) fn is_orphaned(&self) -> bool {
         let reached = self.device.query_remote_gid(self.pair.peer, self.pair.vlan);
         matches!(reached, Err(DeviceError::Unreachable(_)))
-    }
-
-    /// Ends every connection of the group: the two sides do not agree on its existence.
-    pub(crate) fn terminate(&self) {
-        let members = std::mem::take(&mut *self.pool()).members;
-        for connection in members.iter().filter_map(Weak::upgrade) {
-            connection.terminate();
-        }
     }
 }
 

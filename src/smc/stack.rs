@@ -85,11 +85,15 @@ impl Stack {
         Some(group)
     }
 
-    /// The peer does not know the group that we took for common: ends it and all its connections.
-    pub(crate) fn terminate(&self, pair: Pair) {
-        let group = self.groups().remove(&pair);
-        if let Some(group) = group {
-            group.terminate();
+    /// Somebody who says to be this peer does not know the group that we took for common: the next connection makes
+    /// first contact again.
+    ///
+    /// Linux ends all connections of the group here. But a GID in a Proposal is a claim: anybody could end the
+    /// connections of another process so. A peer that has really lost the group has no connections in it, since GIDs
+    /// are never used again; so nothing is lost by leaving them alone.
+    pub(crate) fn out_of_sync(&self, pair: Pair) {
+        if let Some(group) = self.groups().get(&pair) {
+            group.unconfirm();
         }
     }
 

@@ -132,17 +132,6 @@ fn a_buffer_is_not_used_again_before_the_peer_has_closed() {
     drop((c, d));
 }
 
-#[test]
-fn terminating_a_group_ends_its_connections_on_both_sides() {
-    let stacks = stacks();
-    let [a, b] = connect(&stacks, SMALL);
-    let pair = crate::smc::link_group::Pair { device: 0, peer: stacks[1].devices()[0].gid(), vlan: None };
-    stacks[0].terminate(pair);
-    assert!(matches!(read(&a, 1), Err(ConnectionError::Terminated)));
-    assert!(matches!(a.connection.try_write(&[IoSlice::new(b"x")]), Err(ConnectionError::Terminated)));
-    assert!(matches!(read(&b, 1), Err(ConnectionError::Aborted)));
-}
-
 /// Writes a word of the CDC slot of `end`, as its peer could.
 fn scribble(end: &End, at: usize, word: u64) {
     end.connection.dmb().memory().store(at, word).unwrap();
