@@ -54,10 +54,11 @@ fn main() -> Result<()> {
 fn measure(plan: &Plan) -> Result<Vec<Row>> {
     let mut samples = Samples::default();
     for run in 1..=plan.runs {
-        eprintln!("run {run} of {}", plan.runs);
         for (name, bench) in BENCHES {
             if plan.includes(name) {
+                let start = Instant::now();
                 bench(plan, &mut samples)?;
+                eprintln!("run {run} of {}: {name}, {:.1} s", plan.runs, start.elapsed().as_secs_f64());
             }
         }
     }

@@ -36,10 +36,10 @@ impl Plan {
         self.only.as_ref().is_none_or(|only| only == bench)
     }
 
-    /// Messages of one measurement of throughput, the same for every transport: the slowest takes about a quarter of
-    /// a second, so that the fastest still takes long enough.
+    /// Messages of one measurement of throughput, the same for every transport: few enough for the slowest, which
+    /// takes a second or so, and enough for the fastest, which takes some hundredths.
     pub(crate) fn messages(&self, bytes: usize) -> u64 {
-        let total = (bytes << 18).min(1 << 30) / if self.quick { 64 } else { 1 };
+        let total = (bytes << 17).min(1 << 29) / if self.quick { 64 } else { 1 };
         (total / bytes).max(1) as u64
     }
 

@@ -22,6 +22,9 @@ const SIZES: [usize; 3] = [64, 1 << 10, 16 << 10];
 /// Round trips between two looks at the clock.
 const BATCH: u64 = 500;
 
+/// Nanoseconds that a round trip is taken to last at most.
+const LONGEST: u64 = 10_000_000_000;
+
 pub(crate) fn run(plan: &Plan, samples: &mut Samples) -> Result<()> {
     for bytes in SIZES {
         for contender in ALL {
@@ -45,7 +48,7 @@ fn measure(contender: Contender, bytes: usize, time: Duration) -> Result<Latenci
     let mut session = Session::open(contender, Job::Echo(bytes))?;
     // Lets what adapts find its way.
     repeat(time / 4, || session.round_trips(BATCH, drop).map(drop))?;
-    let mut nanos = Histogram::new(3)?;
+    let mut nanos = Histogram::new_with_bounds(1, LONGEST, 3)?;
     let mut cpu = Duration::ZERO;
     repeat(time, || {
         cpu += session.round_trips(BATCH, |took| nanos.saturating_record(took.as_nanos() as u64))?.cpu;
