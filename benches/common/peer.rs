@@ -84,10 +84,15 @@ impl Peer {
         Ok(peer)
     }
 
+    /// Another connection, without Nagle's algorithm. A ring has only one.
     pub(crate) async fn connect(&mut self) -> Result<Stream> {
         match self.ring.take() {
             Some(ring) => Ok(Stream::Ring(ring)),
-            None => Stream::connect(self.contender, &self.address).await,
+            None => {
+                let stream = Stream::connect(self.contender, &self.address).await?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            }
         }
     }
 }
@@ -164,7 +169,7 @@ fn is_end(error: &io::Error) -> bool {
 
 /// Does the job for every batch that comes.
 async fn serve(mut stream: Stream, job: Job) -> io::Result<()> {
-    stream.set_nodelay()?;
+    stream.set_nodelay(true)?;
     let (Job::Sink(bytes) | Job::Echo(bytes)) = job;
     let mut buf = vec![0; bytes.max(READ_BUFFER)];
     loop {

@@ -70,10 +70,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends small messages at once. Only TCP has to be told.
-    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+    /// Whether small messages are sent at once. Only TCP has to be told.
+    pub(crate) fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Tcp(stream) => stream.set_nodelay(nodelay),
             _ => Ok(()),
         }
     }
