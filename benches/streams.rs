@@ -38,7 +38,7 @@ fn main() {
     peer::be_a_peer_if_asked();
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
+        .measurement_time(Duration::from_millis(1500))
         .sample_size(20)
         .configure_from_args();
     one_way(&mut criterion);

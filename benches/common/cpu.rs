@@ -1,6 +1,13 @@
 //! Processors: which two the ends run on, and how much of their time is used.
 
-use std::{fs, sync::OnceLock, time::Duration};
+use std::{
+    fs,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -9,7 +16,7 @@ use rustix::{
 
 use super::Result;
 
-/// The processors of this end and the other one, `None` if there is only one.
+/// A processor for each end, `None` if there is only one.
 ///
 /// Two cores if possible: the two threads of a single core share its caches and are another machine altogether.
 pub(crate) fn pair() -> Option<(usize, usize)> {
@@ -27,6 +34,19 @@ pub(crate) fn pair() -> Option<(usize, usize)> {
 /// The threads of this processor's core, as the system lists them.
 fn core_of(cpu: usize) -> Option<String> {
     fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).ok()
+}
+
+/// Leaves it to the scheduler where the ends run.
+static FREE: AtomicBool = AtomicBool::new(false);
+
+/// Has [`places`] give none from now on.
+pub(crate) fn leave_free() {
+    FREE.store(true, Ordering::Relaxed);
+}
+
+/// The processors that this end and the other one are to be pinned to, if at all.
+pub(crate) fn places() -> Option<(usize, usize)> {
+    if FREE.load(Ordering::Relaxed) { None } else { pair() }
 }
 
 /// Has this thread, and those it starts, run on this processor only.
@@ -48,7 +68,8 @@ pub(crate) fn machine() -> String {
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let version = kernel.split(['-', '\n']).next().unwrap_or_default();
-    let ends = match pair() {
+    let ends = match places() {
+        None if pair().is_some() => "ends not pinned".to_owned(),
         Some((ours, theirs)) if core_of(ours) == core_of(theirs) => {
             format!("ends pinned to CPU {ours} and CPU {theirs}, two threads of one core")
         }

@@ -73,7 +73,7 @@ impl Peer {
         };
         let mut command = Command::new(env::current_exe()?);
         command.args([ARGUMENT, &contender.to_string(), job, &bytes.to_string()]);
-        command.args(cpu::pair().map(|(_, theirs)| theirs.to_string()));
+        command.args(cpu::places().map(|(_, theirs)| theirs.to_string()));
         let mut child = command.stdin(stdin).stdout(Stdio::piped()).spawn()?;
         let mut address = String::new();
         BufReader::new(child.stdout.take().ok_or("no pipe")?).read_line(&mut address)?;

@@ -32,7 +32,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn open(contender: Contender, job: Job) -> Result<Self> {
         let mut peer = Peer::start(contender, job)?;
-        if let Some((ours, _)) = cpu::pair() {
+        if let Some((ours, _)) = cpu::places() {
             cpu::pin(ours)?;
         }
         let runtime = runtime()?;

@@ -30,7 +30,7 @@ pub(crate) fn run(plan: &Plan, samples: &mut Samples) -> Result<()> {
 
 fn measure(contender: Contender, plan: &Plan) -> Result<Duration> {
     let mut peer = Peer::start(contender, Job::Sink(MESSAGE))?;
-    if let Some((ours, _)) = cpu::pair() {
+    if let Some((ours, _)) = cpu::places() {
         cpu::pin(ours)?;
     }
     peer::runtime()?.block_on(async {

@@ -5,7 +5,8 @@
 //! fails for being slow.
 //!
 //! Arguments: `-- --quick` takes a few seconds and only proves that everything runs; `-- --only throughput` (or
-//! `round_trip`, `idle`) leaves out the others.
+//! `round_trip`, `idle`) leaves out the others; `-- --unpinned` lets the scheduler place the two ends, which then often
+//! share a processor.
 
 #[path = "../common/mod.rs"]
 mod common;

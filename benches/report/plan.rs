@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::Result;
+use crate::common::{Result, cpu};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -22,7 +22,12 @@ impl Plan {
                 "--bench" => plan.quick = false,
                 "--quick" | "--test" => quick = true,
                 "--only" => plan.only = Some(arguments.next().ok_or("--only needs the name of a bench")?),
-                other => return Err(format!("unknown argument {other}; known: --quick, --only BENCH").into()),
+                "--unpinned" => cpu::leave_free(),
+                other => {
+                    return Err(
+                        format!("unknown argument {other}; known: --quick, --only BENCH, --unpinned").into()
+                    );
+                }
             }
         }
         plan.quick |= quick;
