@@ -23,6 +23,8 @@ pub(crate) enum Mode {
     BusyPoll,
     /// [`BusyPoll::Off`].
     Sleep,
+    /// `TCP_NODELAY` where the default is without: throughput. Round trips always have it.
+    NoDelay,
 }
 
 /// A transport in one of its modes.
@@ -36,11 +38,15 @@ pub(crate) const SMCD: Contender = Contender::new(Transport::Smcd, Mode::Default
 pub(crate) const SMCD_BUSY_POLL: Contender = Contender::new(Transport::Smcd, Mode::BusyPoll);
 pub(crate) const SMCD_SLEEP: Contender = Contender::new(Transport::Smcd, Mode::Sleep);
 pub(crate) const TCP: Contender = Contender::new(Transport::Tcp, Mode::Default);
+pub(crate) const TCP_NODELAY: Contender = Contender::new(Transport::Tcp, Mode::NoDelay);
 pub(crate) const UNIX: Contender = Contender::new(Transport::Unix, Mode::Default);
 pub(crate) const RING: Contender = Contender::new(Transport::Ring, Mode::Default);
 
 /// All, in the order of their turns.
-pub(crate) const ALL: [Contender; 6] = [SMCD, TCP, SMCD_BUSY_POLL, UNIX, SMCD_SLEEP, RING];
+pub(crate) const ONE_WAY: [Contender; 7] = [SMCD, TCP, SMCD_BUSY_POLL, TCP_NODELAY, UNIX, SMCD_SLEEP, RING];
+
+/// All that differ in round trips.
+pub(crate) const ROUND_TRIP: [Contender; 6] = [SMCD, TCP, SMCD_BUSY_POLL, UNIX, SMCD_SLEEP, RING];
 
 impl Contender {
     const fn new(transport: Transport, mode: Mode) -> Self {
@@ -51,7 +57,7 @@ impl Contender {
     pub(crate) fn smc_config(self) -> SmcConfig {
         let config = SmcConfig::default();
         match self.mode {
-            Mode::Default => config,
+            Mode::Default | Mode::NoDelay => config,
             Mode::BusyPoll => config.busy_poll(BusyPoll::For(Duration::from_micros(50))),
             Mode::Sleep => config.busy_poll(BusyPoll::Off),
         }
@@ -75,6 +81,7 @@ impl Mode {
             Self::Default => "default",
             Self::BusyPoll => "busy_poll",
             Self::Sleep => "sleep",
+            Self::NoDelay => "nodelay",
         }
     }
 }
@@ -90,6 +97,9 @@ impl FromStr for Contender {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        ALL.into_iter().find(|c| c.to_string() == name).ok_or_else(|| format!("no such contender: {name}"))
+        ONE_WAY
+            .into_iter()
+            .find(|c| c.to_string() == name)
+            .ok_or_else(|| format!("no such contender: {name}"))
     }
 }

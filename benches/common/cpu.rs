@@ -20,7 +20,7 @@ use super::Result;
 ///
 /// Two cores if possible: the two threads of a single core share its caches and are another machine altogether.
 pub(crate) fn pair() -> Option<(usize, usize)> {
-    // Found once: pinning narrows what this process would see later.
+    // Found once, and before pinning: that narrows what this process sees.
     static PAIR: OnceLock<Option<(usize, usize)>> = OnceLock::new();
     *PAIR.get_or_init(|| {
         let allowed = sched_getaffinity(None).ok()?;

@@ -13,7 +13,7 @@ mod ring;
 pub(crate) mod session;
 mod stream;
 
-pub(crate) use contender::{Contender, Transport};
+pub(crate) use contender::{Contender, Mode, Transport};
 pub(crate) use peer::{Job, Peer};
 pub(crate) use session::Session;
 pub(crate) use stream::Stream;

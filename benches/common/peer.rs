@@ -62,7 +62,7 @@ impl Peer {
     pub(crate) fn start(contender: Contender, job: Job) -> Result<Self> {
         let (ring, stdin) = match contender.transport {
             Transport::Ring => {
-                let (ring, memory) = RingEnd::create()?;
+                let (ring, memory) = RingEnd::create(cpu::pair().is_none())?;
                 (Some(ring), Stdio::from(memory))
             }
             _ => (None, Stdio::null()),
@@ -134,12 +134,14 @@ fn be_a_peer(arguments: &[String]) -> Result<()> {
     let contender: Contender = contender.parse()?;
     let bytes = bytes.parse()?;
     let job = if job == "sink" { Job::Sink(bytes) } else { Job::Echo(bytes) };
+    // A parent that is pinned itself has left us only its own processor to see.
+    let alone = cpu.is_empty() && cpu::pair().is_none();
     if let Some(cpu) = cpu.first() {
         cpu::pin(cpu.parse()?)?;
     }
     runtime()?.block_on(async {
         if contender.transport == Transport::Ring {
-            let ring = RingEnd::join(io::stdin())?;
+            let ring = RingEnd::join(io::stdin(), alone)?;
             announce("joined")?;
             return Ok(serve(Stream::Ring(ring), job).await?);
         }

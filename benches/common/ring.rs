@@ -15,7 +15,7 @@ use rustix::{
     mm::{MapFlags, ProtFlags, mmap, munmap},
 };
 
-use super::{Result, cpu};
+use super::Result;
 
 /// Bytes of each direction's ring.
 const RING: usize = 256 * 1024;
@@ -36,6 +36,7 @@ pub(crate) struct RingEnd {
     base: NonNull<u8>,
     tx: Cursors,
     rx: Cursors,
+    /// There is one processor: the peer cannot move while we look.
     alone: bool,
 }
 
@@ -52,18 +53,18 @@ unsafe impl Send for RingEnd {}
 
 impl RingEnd {
     /// Both directions in fresh memory; the other end joins through the descriptor.
-    pub(crate) fn create() -> Result<(Self, OwnedFd)> {
+    pub(crate) fn create(alone: bool) -> Result<(Self, OwnedFd)> {
         let memory = memfd_create("raw-ring", MemfdFlags::CLOEXEC)?;
         ftruncate(&memory, 2 * DIRECTION as u64)?;
-        Ok((Self::map(&memory, 0, DIRECTION)?, memory))
+        Ok((Self::map(&memory, 0, DIRECTION, alone)?, memory))
     }
 
     /// The other end of [`RingEnd::create`].
-    pub(crate) fn join(memory: impl AsFd) -> Result<Self> {
-        Self::map(memory, DIRECTION, 0)
+    pub(crate) fn join(memory: impl AsFd, alone: bool) -> Result<Self> {
+        Self::map(memory, DIRECTION, 0, alone)
     }
 
-    fn map(memory: impl AsFd, tx: usize, rx: usize) -> Result<Self> {
+    fn map(memory: impl AsFd, tx: usize, rx: usize, alone: bool) -> Result<Self> {
         // SAFETY: no address is asked for, so no existing mapping is replaced.
         let base = unsafe {
             mmap(
@@ -77,7 +78,7 @@ impl RingEnd {
         }?;
         let base = NonNull::new(base.cast()).ok_or("mapped at address zero")?;
         let cursors = |at| Cursors { at, own: 0, seen: 0 };
-        Ok(Self { base, tx: cursors(tx), rx: cursors(rx), alone: cpu::pair().is_none() })
+        Ok(Self { base, tx: cursors(tx), rx: cursors(rx), alone })
     }
 
     /// Writes all of `data`.
@@ -135,7 +136,6 @@ impl RingEnd {
     fn relax(&self, found: usize) {
         if found > 0 {
         } else if self.alone {
-            // The peer cannot move while we look.
             std::thread::yield_now();
         } else {
             std::hint::spin_loop();

@@ -8,7 +8,7 @@ use std::{
 use tokio::runtime::Runtime;
 
 use super::{
-    Contender, Job, Peer, Result, Stream, cpu,
+    Contender, Job, Mode, Peer, Result, Stream, cpu,
     peer::{Report, runtime},
 };
 
@@ -23,6 +23,7 @@ pub(crate) struct Batch {
 /// A connection to a process of its own.
 pub(crate) struct Session {
     stream: Stream,
+    mode: Mode,
     message: Vec<u8>,
     runtime: Runtime,
     /// Last, so that it finds the connection closed before it ends.
@@ -38,15 +39,16 @@ impl Session {
         let runtime = runtime()?;
         let stream = runtime.block_on(peer.connect())?;
         let (Job::Sink(bytes) | Job::Echo(bytes)) = job;
-        Ok(Self { stream, message: vec![0x5a; bytes], runtime, _peer: peer })
+        Ok(Self { stream, mode: contender.mode, message: vec![0x5a; bytes], runtime, _peer: peer })
     }
 
     /// Sends so many messages one way, until the other end has read the last one.
     pub(crate) fn one_way(&mut self, messages: u64) -> Result<Batch> {
         let (stream, message) = (&mut self.stream, &self.message);
+        let nodelay = self.mode == Mode::NoDelay;
         self.runtime.block_on(batch(stream, messages * message.len() as u64, async |stream: &mut Stream| {
             // The default, except for the tail: it would wait for an acknowledgement that may be delayed for 40 ms.
-            stream.set_nodelay(false)?;
+            stream.set_nodelay(nodelay)?;
             for _ in 0..messages {
                 stream.send(black_box(message)).await?;
             }

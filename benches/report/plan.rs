@@ -24,9 +24,10 @@ impl Plan {
                 "--only" => plan.only = Some(arguments.next().ok_or("--only needs the name of a bench")?),
                 "--unpinned" => cpu::leave_free(),
                 other => {
-                    return Err(
-                        format!("unknown argument {other}; known: --quick, --only BENCH, --unpinned").into()
-                    );
+                    return Err(format!(
+                        "unknown argument {other}; known: --quick, --only BENCH, --unpinned"
+                    )
+                    .into());
                 }
             }
         }

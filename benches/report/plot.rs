@@ -5,7 +5,7 @@ use plotters::{coord::Shift, prelude::*};
 use crate::{
     common::{
         Contender, Result,
-        contender::{RING, SMCD, SMCD_BUSY_POLL, SMCD_SLEEP, TCP, UNIX},
+        contender::{RING, SMCD, SMCD_BUSY_POLL, SMCD_SLEEP, TCP, TCP_NODELAY, UNIX},
     },
     round_trip,
     rows::{Row, median, size_name, sizes},
@@ -16,11 +16,12 @@ const SIZE: (u32, u32) = (1100, 440);
 const FONT: &str = "sans-serif";
 
 /// Everything that is drawn, with its colour; the palette is told apart by the colour-blind too.
-const SERIES: [(&str, Contender, RGBColor); 6] = [
+const SERIES: [(&str, Contender, RGBColor); 7] = [
     ("SMC-D", SMCD, RGBColor(0, 114, 178)),
     ("SMC-D, busy poll", SMCD_BUSY_POLL, RGBColor(86, 180, 233)),
     ("SMC-D, sleep", SMCD_SLEEP, RGBColor(0, 158, 115)),
     ("TcpStream", TCP, RGBColor(213, 94, 0)),
+    ("TcpStream, nodelay", TCP_NODELAY, RGBColor(204, 121, 167)),
     ("UnixStream", UNIX, RGBColor(230, 159, 0)),
     ("raw ring", RING, RGBColor(120, 120, 120)),
 ];
@@ -91,6 +92,9 @@ fn draw(rows: &[Row], area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel) 
     for (name, who, colour) in SERIES {
         let points = sizes.iter().enumerate();
         let points: Vec<_> = points.filter_map(|(at, &b)| Some((at as f64, value(b, who)?))).collect();
+        if points.is_empty() {
+            continue;
+        }
         chart.draw_series(points.iter().map(|&point| Circle::new(point, 4, colour.filled())))?;
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))?

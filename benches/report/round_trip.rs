@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::{
-    common::{Contender, Job, Result, Session, contender::ALL},
+    common::{Contender, Job, Result, Session, contender::ROUND_TRIP},
     plan::Plan,
     rows::{Key, Samples},
 };
@@ -27,7 +27,7 @@ const LONGEST: u64 = 10_000_000_000;
 
 pub(crate) fn run(plan: &Plan, samples: &mut Samples) -> Result<()> {
     for bytes in SIZES {
-        for contender in ALL {
+        for contender in ROUND_TRIP {
             let latencies = measure(contender, bytes, plan.round_trips())?;
             let mut add = |metric, value| samples.add(Key { bench: BENCH, bytes, contender, metric }, value);
             for (metric, quantile) in [(P50, 0.5), (P99, 0.99), (P99_9, 0.999)] {

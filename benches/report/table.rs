@@ -3,7 +3,7 @@
 use crate::{
     common::{
         Contender,
-        contender::{RING, SMCD, SMCD_BUSY_POLL, SMCD_SLEEP, TCP, UNIX},
+        contender::{RING, SMCD, SMCD_BUSY_POLL, SMCD_SLEEP, TCP, TCP_NODELAY, UNIX},
     },
     idle, round_trip,
     rows::{Row, median, size_name, sizes},
@@ -11,18 +11,20 @@ use crate::{
 };
 
 /// Columns of medians.
-const COLUMNS: [(&str, Contender); 6] = [
+const COLUMNS: [(&str, Contender); 7] = [
     ("SMC-D", SMCD),
     ("busy poll", SMCD_BUSY_POLL),
     ("sleep", SMCD_SLEEP),
     ("TcpStream", TCP),
+    ("nodelay", TCP_NODELAY),
     ("UnixStream", UNIX),
     ("raw ring", RING),
 ];
 
 /// Columns of ratios: how many times better the first is than the second.
-const RATIOS: [(&str, Contender, Contender); 4] = [
+const RATIOS: [(&str, Contender, Contender); 5] = [
     ("SMC-D : TCP", SMCD, TCP),
+    ("SMC-D : nodelay", SMCD, TCP_NODELAY),
     ("SMC-D : Unix", SMCD, UNIX),
     ("SMC-D : ring", SMCD, RING),
     ("busy poll : TCP", SMCD_BUSY_POLL, TCP),
@@ -124,8 +126,18 @@ pub(crate) fn targets(rows: &[Row]) -> String {
     let [rate, _, p50, ..] = &METRICS;
     let targets = [
         ("64 KiB one way, times TcpStream", 2.0, ratio(rows, rate, 64 << 10, SMCD, TCP)),
+        (
+            "64 KiB one way, times TcpStream with TCP_NODELAY",
+            2.0,
+            ratio(rows, rate, 64 << 10, SMCD, TCP_NODELAY),
+        ),
         ("64 KiB one way, share of the raw ring", 0.7, ratio(rows, rate, 64 << 10, SMCD, RING)),
         ("4 KiB one way, times TcpStream", 6.0, ratio(rows, rate, 4 << 10, SMCD, TCP)),
+        (
+            "4 KiB one way, times TcpStream with TCP_NODELAY",
+            6.0,
+            ratio(rows, rate, 4 << 10, SMCD, TCP_NODELAY),
+        ),
         ("64 B round trip with busy poll, times faster than TcpStream", 15.0, {
             ratio(rows, p50, 64, SMCD_BUSY_POLL, TCP)
         }),

@@ -1,7 +1,7 @@
 //! One-way throughput, and the processor time that it costs.
 
 use crate::{
-    common::{Contender, Job, Result, Session, contender::ALL, session::Batch},
+    common::{Contender, Job, Result, Session, contender::ONE_WAY, session::Batch},
     plan::Plan,
     rows::{Key, Samples},
 };
@@ -14,7 +14,7 @@ const SIZES: [usize; 7] = [64, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 
 
 pub(crate) fn run(plan: &Plan, samples: &mut Samples) -> Result<()> {
     for bytes in SIZES {
-        for contender in ALL {
+        for contender in ONE_WAY {
             let messages = plan.messages(bytes);
             let batch = measure(contender, bytes, messages)?;
             let gigabytes = (messages * bytes as u64) as f64 / 1e9;
