@@ -71,9 +71,9 @@ fn notes(plan: &Plan, start: Instant) -> String {
     format!(
         "Medians of {} interleaved runs, {} s in all. {}. The ends are two processes with a runtime of one thread \
          each. All settings are the defaults, except `TCP_NODELAY`, which is set in round trips, and one way where it \
-         says \"nodelay\"; SMC-D also with `busy_poll` of \
-         50 µs, and without any spinning (\"sleep\"). Receivers read into 64 KiB, or as much as a message has. The \
-         raw ring only busy-waits. Ratios say how many times better the first is than the second.",
+         says \"nodelay\"; SMC-D also with `busy_poll` of 50 µs, and without any spinning (\"sleep\"). Receivers read \
+         into 64 KiB, or as much as a message has. The raw ring only busy-waits. Ratios say how many times better the \
+         first is than the second.",
         plan.runs,
         start.elapsed().as_secs(),
         cpu::machine()

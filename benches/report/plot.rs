@@ -31,7 +31,6 @@ struct Panel {
     title: &'static str,
     bench: &'static str,
     metric: &'static str,
-    legend: SeriesLabelPosition,
 }
 
 /// The picture. Its background is white, so that it can be read on a dark page too.
@@ -48,7 +47,6 @@ pub(crate) fn svg(rows: &[Row]) -> Result<String> {
                 title: "One-way throughput, GB/s (more is better)",
                 bench: throughput::BENCH,
                 metric: throughput::RATE,
-                legend: SeriesLabelPosition::UpperLeft,
             },
         )?;
         draw(
@@ -58,7 +56,6 @@ pub(crate) fn svg(rows: &[Row]) -> Result<String> {
                 title: "Round trip p50, µs (less is better)",
                 bench: round_trip::BENCH,
                 metric: round_trip::P50,
-                legend: SeriesLabelPosition::UpperLeft,
             },
         )?;
         root.present()?;
@@ -74,12 +71,13 @@ fn draw(rows: &[Row], area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel) 
     let value = |bytes, who| median(rows, panel.bench, panel.metric, bytes, who);
     let all = || SERIES.iter().flat_map(|(_, who, _)| sizes.iter().filter_map(|&bytes| value(bytes, *who)));
     let (least, most) = all().fold((f64::MAX, 0.0), |(least, most), v| (v.min(least), v.max(most)));
+    // Room below for the legend.
     let mut chart = ChartBuilder::on(area)
         .caption(panel.title, (FONT, 17))
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(48)
-        .build_cartesian_2d(-0.3..sizes.len() as f64 - 0.7, (least / 1.5..most * 6.0).log_scale())?;
+        .build_cartesian_2d(-0.3..sizes.len() as f64 - 0.7, (least / 6.0..most * 1.5).log_scale())?;
     chart
         .configure_mesh()
         .x_labels(sizes.len())
@@ -103,7 +101,7 @@ fn draw(rows: &[Row], area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel) 
     }
     chart
         .configure_series_labels()
-        .position(panel.legend.clone())
+        .position(SeriesLabelPosition::LowerRight)
         .label_font((FONT, 13))
         .background_style(WHITE)
         .border_style(RGBColor(200, 200, 200))
