@@ -126,12 +126,22 @@ impl Smcd {
     ) -> Option<io::Result<usize>> {
         let connection = self.connection();
         // Before the attempt, so that nothing falls between the two.
-        let seen = connection.news();
+        let mut seen = connection.news();
         if let Some(result) = finished(attempt()) {
             return Some(result);
         }
         let who = std::ptr::from_ref(connection).addr();
-        if self.spinner(cause).wait(who, || connection.news() != seen) { finished(attempt()) } else { None }
+        let mut result = None;
+        self.spinner(cause).wait(who, || {
+            // Not all news are for this direction: a confirmation brings nothing to read.
+            let now = connection.news();
+            if now != seen {
+                seen = now;
+                result = finished(attempt());
+            }
+            result.is_some()
+        });
+        result
     }
 
     /// Waits for a signal; the caller looks for itself afterwards.

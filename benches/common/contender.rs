@@ -1,0 +1,105 @@
+//! Who takes part.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use smcd::{BusyPoll, SmcConfig};
+
+/// Which way the bytes go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transport {
+    Smcd,
+    Tcp,
+    Unix,
+    /// Two processors that copy through shared memory, and nothing else: what the machine can do.
+    Ring,
+}
+
+/// How the ends wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// What one gets without asking. The raw ring knows only busy waiting.
+    Default,
+    /// [`BusyPoll::For`] 50 µs.
+    BusyPoll,
+    /// [`BusyPoll::Off`].
+    Sleep,
+    /// `TCP_NODELAY` where the default is without: throughput. Round trips always have it.
+    NoDelay,
+}
+
+/// A transport in one of its modes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Contender {
+    pub(crate) transport: Transport,
+    pub(crate) mode: Mode,
+}
+
+pub(crate) const SMCD: Contender = Contender::new(Transport::Smcd, Mode::Default);
+pub(crate) const SMCD_BUSY_POLL: Contender = Contender::new(Transport::Smcd, Mode::BusyPoll);
+pub(crate) const SMCD_SLEEP: Contender = Contender::new(Transport::Smcd, Mode::Sleep);
+pub(crate) const TCP: Contender = Contender::new(Transport::Tcp, Mode::Default);
+pub(crate) const TCP_NODELAY: Contender = Contender::new(Transport::Tcp, Mode::NoDelay);
+pub(crate) const UNIX: Contender = Contender::new(Transport::Unix, Mode::Default);
+pub(crate) const RING: Contender = Contender::new(Transport::Ring, Mode::Default);
+
+/// All, in the order of their turns.
+pub(crate) const ONE_WAY: [Contender; 7] = [SMCD, TCP, SMCD_BUSY_POLL, TCP_NODELAY, UNIX, SMCD_SLEEP, RING];
+
+/// All that differ in round trips.
+pub(crate) const ROUND_TRIP: [Contender; 6] = [SMCD, TCP, SMCD_BUSY_POLL, UNIX, SMCD_SLEEP, RING];
+
+impl Contender {
+    const fn new(transport: Transport, mode: Mode) -> Self {
+        Self { transport, mode }
+    }
+
+    /// Settings of an SMC-D stream or listener.
+    pub(crate) fn smc_config(self) -> SmcConfig {
+        let config = SmcConfig::default();
+        match self.mode {
+            Mode::Default | Mode::NoDelay => config,
+            Mode::BusyPoll => config.busy_poll(BusyPoll::For(Duration::from_micros(50))),
+            Mode::Sleep => config.busy_poll(BusyPoll::Off),
+        }
+    }
+}
+
+impl Transport {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Smcd => "smcd",
+            Self::Tcp => "tcp",
+            Self::Unix => "unix",
+            Self::Ring => "ring",
+        }
+    }
+}
+
+impl Mode {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::BusyPoll => "busy_poll",
+            Self::Sleep => "sleep",
+            Self::NoDelay => "nodelay",
+        }
+    }
+}
+
+/// As in `smcd/busy_poll`.
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.transport.name(), self.mode.name())
+    }
+}
+
+impl FromStr for Contender {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        ONE_WAY
+            .into_iter()
+            .find(|c| c.to_string() == name)
+            .ok_or_else(|| format!("no such contender: {name}"))
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo bench --bench report`: SMC-D against `TcpStream`, `UnixStream` and the raw ring.
+//!
+//! Prints a table of medians and writes it, as JSON, Markdown and a plot, to `target/bench-report`. The transports
+//! take turns, so that whatever else the machine does meets them all. Figures are reported, never judged: no run
+//! fails for being slow.
+//!
+//! Arguments: `-- --quick` takes a few seconds and only proves that everything runs; `-- --only throughput` (or
+//! `round_trip`, `idle`) leaves out the others; `-- --unpinned` lets the scheduler place the two ends, which then often
+//! share a processor.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod idle;
+mod plan;
+mod plot;
+mod round_trip;
+mod rows;
+mod table;
+mod throughput;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use common::{Result, cpu, peer};
+use plan::Plan;
+use rows::{Row, Samples};
+
+/// Takes one sample of everything that it measures.
+type Bench = fn(&Plan, &mut Samples) -> Result<()>;
+
+/// All benches by name. A later one gets a line here, and in `table.rs` if its rows belong in the table.
+const BENCHES: [(&str, Bench); 3] =
+    [("throughput", throughput::run), ("round_trip", round_trip::run), ("idle", idle::run)];
+
+fn main() -> Result<()> {
+    peer::be_a_peer_if_asked();
+    let start = Instant::now();
+    let plan = Plan::from_arguments()?;
+    let rows = measure(&plan)?;
+    let notes = notes(&plan, start);
+    let table = table::table(&rows);
+    println!("{notes}\n\n{table}\n{}", table::targets(&rows));
+    let dir = report_dir()?;
+    fs::write(dir.join("report.json"), serde_json::to_string_pretty(&rows)? + "\n")?;
+    fs::write(dir.join("report.md"), format!("{table}\n{notes}\n"))?;
+    fs::write(dir.join("report.svg"), plot::svg(&rows)?)?;
+    println!("Written to {}: report.json, report.md, report.svg", dir.display());
+    Ok(())
+}
+
+fn measure(plan: &Plan) -> Result<Vec<Row>> {
+    let mut samples = Samples::default();
+    for run in 1..=plan.runs {
+        for (name, bench) in BENCHES {
+            if plan.includes(name) {
+                let start = Instant::now();
+                bench(plan, &mut samples)?;
+                eprintln!("run {run} of {}: {name}, {:.1} s", plan.runs, start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    Ok(samples.into_rows())
+}
+
+/// What a reader has to know about the figures.
+fn notes(plan: &Plan, start: Instant) -> String {
+    format!(
+        "Medians of {} interleaved runs, {} s in all. {}. The ends are two processes with a runtime of one thread \
+         each. All settings are the defaults, except `TCP_NODELAY`, which is set in round trips, and one way where it \
+         says \"nodelay\"; SMC-D also with `busy_poll` of 50 µs, and without any spinning (\"sleep\"). Receivers read \
+         into 64 KiB, or as much as a message has. The raw ring only busy-waits. Ratios say how many times better the \
+         first is than the second.",
+        plan.runs,
+        start.elapsed().as_secs(),
+        cpu::machine()
+    )
+}
+
+/// `bench-report` in the target directory, in which this program lies.
+fn report_dir() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    let dir = target.unwrap_or(Path::new("target")).join("bench-report");
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
