@@ -127,14 +127,14 @@ impl Smcd {
         let connection = self.connection();
         // Before the attempt, so that nothing falls between the two.
         let mut seen = connection.news();
-        if let Some(result) = finished(attempt()) {
-            return Some(result);
+        let mut result = finished(attempt());
+        if result.is_some() {
+            return result;
         }
         let who = std::ptr::from_ref(connection).addr();
-        let mut result = None;
         self.spinner(cause).wait(who, || {
-            // Not all news are for this direction: a confirmation brings nothing to read.
             let now = connection.news();
+            // News may be for the other direction; then it was not what this one waits for.
             if now != seen {
                 seen = now;
                 result = finished(attempt());
