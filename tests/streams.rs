@@ -324,10 +324,12 @@ async fn without_memory_for_buffers_it_stays_tcp() {
     let code = DeclineCode::NO_FREE_DMB;
     stays_tcp(&config(), &none(0, 1 << 30), PeerDeclined(code), Declined(code)).await;
     // A little memory: a smaller buffer is better than none.
-    let (a, b) = pair_with(&config(), &none(100, 70_000)).await;
-    let Transport::Smcd { receive_buffer, .. } = b.transport() else { panic!("not SMC-D") };
-    assert_eq!(receive_buffer, 65536 - 32);
-    exchange(a, b, 500_000).await;
+    for (bytes, buffer) in [(70_000, 16384), (100 << 20, 65536), (4 << 30, 1 << 20)] {
+        let (a, b) = pair_with(&config(), &none(100, bytes)).await;
+        let Transport::Smcd { receive_buffer, .. } = b.transport() else { panic!("not SMC-D") };
+        assert_eq!(receive_buffer, buffer - 32);
+        exchange(a, b, 500_000).await;
+    }
 }
 
 #[tokio::test]

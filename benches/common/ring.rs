@@ -17,8 +17,8 @@ use rustix::{
 
 use super::Result;
 
-/// Bytes of each direction's ring.
-const RING: usize = 256 * 1024;
+/// Bytes of each direction's ring: as SMC-D has by default.
+const RING: usize = smcd::smc::DEFAULT_RECEIVE_BUFFER;
 
 /// Longer copies are published in steps, so that the two copies overlap.
 const STEP: usize = 16 * 1024;

@@ -24,6 +24,12 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// How many DMBs the device can own at once.
     fn max_dmbs(&self) -> usize;
 
+    /// How many bytes of DMBs can still be registered for `user`. An estimate: others register too.
+    fn memory_left(&self, user: Gid) -> usize {
+        let _ = user;
+        usize::MAX
+    }
+
     /// Makes a DMB of `len` zeroed bytes that the device `user`, and no other, may write.
     ///
     /// When this returns, `user` can resolve the token; nothing has to be waited for.

@@ -19,6 +19,9 @@ use crate::{
 /// Buffers of either side that a group keeps for later.
 const MAX_POOLED: usize = 64;
 
+/// A buffer takes no more than this part of the memory that is left, unless it is of the smallest size.
+const FAIR_SHARE: usize = 1024;
+
 /// Connections that we have closed and whose peer has not yet.
 const MAX_LINGERING: usize = 256;
 
@@ -88,8 +91,8 @@ impl LinkGroup {
         self.confirmed.store(false, Ordering::Release);
     }
 
-    /// A buffer for the peer to write into: a used one if there is one of this size, else a new one, else a smaller
-    /// one.
+    /// A buffer for the peer to write into: a used one if there is one of this size, else a new one. A smaller one as
+    /// memory becomes scarce, so that many connections get some rather than a few much.
     ///
     /// # Errors
     /// As [`Device::register_dmb`], for the smallest size.
@@ -97,8 +100,12 @@ impl LinkGroup {
         if let Some(dmb) = self.reuse(size)? {
             return Ok(dmb);
         }
+        let fair = self.device.memory_left(self.pair.peer) / FAIR_SHARE;
         let mut last = Err(DeviceError::NoFreeDmb(0));
         for code in (0..=size.code()).rev() {
+            if code > 0 && DmbeSize::from_code(code).bytes() > fair {
+                continue;
+            }
             let bytes = DmbeSize::from_code(code).bytes();
             last = self.device.register_dmb(self.pair.peer, bytes, self.pair.vlan);
             if !matches!(last, Err(DeviceError::OutOfMemory { .. })) {

@@ -40,7 +40,7 @@ mod transport;
 mod watched;
 
 #[cfg(feature = "tokio")]
-pub use config::{Handshake, SmcConfig};
+pub use config::{DEFAULT_RECEIVE_BUFFER, Handshake, SmcConfig};
 pub use connection::ByteCounts;
 pub use error::ConnectionError;
 #[cfg(feature = "tokio")]

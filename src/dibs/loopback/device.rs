@@ -219,13 +219,16 @@ impl State {
         if self.own.len() >= limits.dmbs {
             return Err(DeviceError::NoFreeDmb(limits.dmbs));
         }
-        let of_uid = self.bytes_of_uid.get(&uid).copied().unwrap_or(0);
-        let available =
-            limits.bytes.saturating_sub(self.bytes).min(limits.bytes_per_uid.saturating_sub(of_uid));
+        let available = self.bytes_left(limits, uid);
         if requested > available {
             return Err(DeviceError::OutOfMemory { requested, available });
         }
         Ok(())
+    }
+
+    fn bytes_left(&self, limits: &DmbLimits, uid: u32) -> usize {
+        let of_uid = self.bytes_of_uid.get(&uid).copied().unwrap_or(0);
+        limits.bytes.saturating_sub(self.bytes).min(limits.bytes_per_uid.saturating_sub(of_uid))
     }
 
     fn enter(&mut self, token: DmbToken, user: Gid, uid: u32, bytes: usize) -> u32 {
@@ -328,6 +331,11 @@ impl Device for Loopback {
 
     fn max_dmbs(&self) -> usize {
         self.0.limits.dmbs
+    }
+
+    fn memory_left(&self, user: Gid) -> usize {
+        let mut state = self.state();
+        self.reach(&mut state, user).map_or(0, |uid| state.bytes_left(&self.0.limits, uid))
     }
 
     fn register_dmb(&self, user: Gid, len: usize, _vlan: Option<VlanId>) -> Result<Dmb, DeviceError> {
