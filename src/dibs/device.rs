@@ -21,6 +21,10 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// [`DeviceError::Unreachable`] if not, [`DeviceError::Busy`] if it could not be asked just now.
     fn query_remote_gid(&self, gid: Gid, vlan: Option<VlanId>) -> Result<(), DeviceError>;
 
+    /// Takes in what other devices have sent. To be called before a handshake and now and then during one, so that
+    /// their queues to this device do not fill.
+    fn tend(&self) {}
+
     /// How many DMBs the device can own at once.
     fn max_dmbs(&self) -> usize;
 
@@ -134,12 +138,13 @@ pub trait Interrupt: Send + Sync + fmt::Debug {
     /// Asks for a signal with the next news of this kind. The caller must look for news once more afterwards.
     fn arm(&self, cause: Cause);
 
-    /// Takes [`Interrupt::arm`] back.
+    /// Takes [`Interrupt::arm`] back. Only where nobody else may be waiting for the same.
     fn disarm(&self, cause: Cause);
 
     /// Blocks the thread until a signal of this kind, or until `timeout`. `news` is asked before sleeping.
     ///
-    /// May return early; the caller looks for itself. Returns false if the time is over.
+    /// May return early; the caller looks for itself. Returns false if the time is over. While a thread waits so for
+    /// a cause, nobody else may arm it.
     ///
     /// # Errors
     /// `EINTR` when a signal handler ran, or another error of the system.

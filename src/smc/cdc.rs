@@ -2,10 +2,14 @@
 //!
 //! ```text
 //!  0  type 0xFE, zeros
-//!  8  prod.wrap u16, prod.count u32, zero, zero
+//!  8  prod.wrap u16, prod.count u32, "urgent present" or zero, zero
 //! 16  cons.wrap u16, cons.count u32, producer flags, connection state flags
 //! 24  zeros
 //! ```
+//!
+//! Byte 14 is zero in Linux, which reads the message after a signal and so finds cursor and flags together. Here the
+//! words are read at any time. So "urgent present" stands in the word of the cursor too: two words are never seen at
+//! the same moment.
 //!
 //! Numbers are in the byte order of the host (SMC-D never swaps them). A receiver looks at the words at 8 and 16 only.
 
@@ -69,7 +73,7 @@ pub(crate) struct Cdc {
 impl Cdc {
     /// The word at [`PROD`].
     pub(crate) fn prod_word(&self) -> u64 {
-        self.prod.to_word([0, 0])
+        self.prod.to_word([(self.producer & ProducerFlags::URGENT_PRESENT).bits(), 0])
     }
 
     /// The word at [`CONS`].
@@ -119,6 +123,8 @@ mod tests {
         let cdc = Cdc { producer, state, ..Cdc::default() };
         assert_eq!(flags_of(Cursor::from_word(cdc.cons_word()).1), (producer, state));
         assert_eq!(Cursor::from_word(cdc.prod_word()).1, [0, 0]);
+        let urgent = Cdc { producer: ProducerFlags::all(), ..cdc };
+        assert_eq!(Cursor::from_word(urgent.prod_word()).1, [0x20, 0]);
     }
 
     #[test]

@@ -98,7 +98,9 @@ impl CloseState {
                 self.state = State::Closed;
                 self.send(StateFlags::ABORT)
             }
-            State::PeerFinCloseWait | State::Closed => None,
+            State::PeerFinCloseWait => None,
+            // The peer aborted after both had shut down. It waits for our last flags, as always.
+            State::Closed => self.send_last(StateFlags::ABORT),
         }
     }
 
@@ -283,6 +285,17 @@ mod tests {
         assert_eq!(c.shutdown_write(), None);
         assert_eq!(c.close(false), Some(DONE | CLOSED));
         assert_eq!(c.close(false), None);
+    }
+
+    #[test]
+    fn an_abort_after_both_have_shut_down_is_answered() {
+        let mut p = Pair::new();
+        p.left(CloseState::shutdown_write);
+        p.right(CloseState::shutdown_write);
+        p.left(|c| c.close(true));
+        p.right(close);
+        assert!(p.0.received().any_close() && p.1.received().any_close());
+        p.are(Closed, Closed);
     }
 
     #[test]

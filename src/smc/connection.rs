@@ -186,6 +186,7 @@ impl Connection {
                 self.confirm(&mut rx)?;
             }
         }
+        self.pass_urgent(&mut rx)?;
         self.received.fetch_add(done as u64, Ordering::Relaxed);
         Ok(Progress::Done(done))
     }
@@ -255,7 +256,9 @@ impl Connection {
     /// True if there is something to read, the end included.
     pub(crate) fn is_readable(&self) -> bool {
         let mut rx = lock(&self.rx);
-        rx.available() > 0
+        // An urgent byte that is next is not for normal reading, and the peer waits for it to be gone.
+        self.pass_urgent(&mut rx).is_err()
+            || rx.available() > 0
             || !matches!(self.refresh_rx(&mut rx), Ok(0))
             || !matches!(self.ran_dry(&mut rx), Ok(Progress::Blocked))
     }
@@ -402,7 +405,11 @@ impl Connection {
                 // Before the cursor, so that a peer that sees the cursor sees the flags.
                 self.publish_producer_flags(flags)?;
             }
-            return Ok(self.outlet.publish_prod(&Cdc { prod: sender.prod(), ..Cdc::default() })?);
+            return Ok(self.outlet.publish_prod(&Cdc {
+                prod: sender.prod(),
+                producer: flags,
+                ..Cdc::default()
+            })?);
         }
         let mut out = lock(&self.out);
         out.cdc.prod = sender.prod();
@@ -439,12 +446,14 @@ impl Connection {
     /// Takes in how far the peer has written; says how many bytes are new.
     #[inline]
     fn refresh_rx(&self, rx: &mut Receiver) -> Result<u32, ConnectionError> {
-        let (prod, _) = load(self.dmb.memory().word64(PROD)?);
+        let (prod, mark) = load(self.dmb.memory().word64(PROD)?);
         let new = rx.on_prod(prod);
         let new = self.judge(new)?;
         if new > 0 {
             let (_, flags) = load(self.dmb.memory().word64(CONS)?);
-            rx.on_flags(flags_of(flags).0);
+            // The urgent mark belongs to this very cursor, so it counts only in the word that holds both.
+            let urgent = flags_of(mark).0 & ProducerFlags::URGENT_PRESENT;
+            rx.on_flags((flags_of(flags).0 - ProducerFlags::URGENT_PRESENT) | urgent);
         }
         Ok(new)
     }
@@ -528,6 +537,11 @@ impl Connection {
     /// The peer's process has ended. What it published can still be read.
     pub(crate) fn peer_is_gone(&self) {
         self.peer_gone.store(true, Ordering::Release);
+    }
+
+    /// True if the peer will never send its last flags, or they would mean nothing.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.fault.get().is_some() || self.peer_gone.load(Ordering::Acquire)
     }
 
     /// True if both sides have sent their last flags, so that neither writes to the other's DMB any more.

@@ -2,11 +2,12 @@
 
 use std::{
     io,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     Handshake, SmcConfig, SmcStream, Stack,
@@ -136,6 +137,23 @@ impl<'a> Session<'a> {
         Ok(write_message(&mut self.tcp, &message.into(), deadline).await?)
     }
 
+    /// Receives a message; meanwhile takes in what other devices send, so that they are not kept waiting for room.
+    async fn receive(&mut self, deadline: Instant) -> Result<Message, EstablishError> {
+        const TENDING: Duration = Duration::from_millis(20);
+        let devices = self.stack.devices();
+        let mut reading = pin!(read_message(&mut self.tcp, deadline));
+        loop {
+            match timeout(TENDING, &mut reading).await {
+                Ok(message) => return Ok(message?),
+                Err(_) => devices.iter().for_each(|device| device.tend()),
+            }
+        }
+    }
+
+    fn tend(&self) {
+        self.stack.devices().iter().for_each(|device| device.tend());
+    }
+
     /// Sends a Decline; the connection goes on as TCP.
     async fn decline(mut self, decline: Decline) -> Result<SmcStream, EstablishError> {
         let code = decline.diagnosis;
@@ -159,8 +177,9 @@ impl<'a> Session<'a> {
             Ok(proposed) => proposed,
             Err(decline) => return self.decline(decline).await,
         };
+        self.tend();
         self.send(proposal).await?;
-        let answer = read_message(&mut self.tcp, expect.deadline()).await?;
+        let answer = self.receive(expect.deadline()).await?;
         let accepted = match expect.on_message(answer) {
             Ok(accepted) => accepted,
             Err(error) => return self.fall_back(error).await,
@@ -191,7 +210,8 @@ impl<'a> Session<'a> {
 
     async fn accept(mut self) -> Result<SmcStream, EstablishError> {
         let expect = ExpectProposal::new(self.local.clone(), Instant::now());
-        let first = read_message(&mut self.tcp, expect.deadline()).await?;
+        self.tend();
+        let first = self.receive(expect.deadline()).await?;
         let offered = match expect.on_message(first) {
             Ok(offered) => offered,
             Err(error) => return self.fall_back(error).await,
@@ -241,7 +261,7 @@ impl<'a> Session<'a> {
         let (accept, expect) =
             offered.accept(&candidate, own_dmb(&dmb), first_contact, group.link_id(), Instant::now());
         self.send(accept).await?;
-        let answer = read_message(&mut self.tcp, expect.deadline()).await?;
+        let answer = self.receive(expect.deadline()).await?;
         match expect.on_message(answer) {
             Ok(agreed) => {
                 let outlet = outlet(&group, agreed.terms().peer_dmb()).map_err(EstablishError::Attach)?;
@@ -277,9 +297,10 @@ impl<'a> Session<'a> {
     /// A buffer of our own; waits a little for a peer that is slow to take in the last ones.
     async fn acquire(&self, group: &LinkGroup) -> Result<Arc<Dmb>, DeviceError> {
         const PAUSE: Duration = Duration::from_millis(1);
+        const PATIENCE: Duration = Duration::from_secs(1);
         let size = DmbeSize::holding(self.config.receive_buffer);
-        // Half the time, so that the peer still gets an answer.
-        let until = Instant::now() + self.config.handshake_timeout / 2;
+        // A peer in a handshake takes in what it gets every few milliseconds.
+        let until = Instant::now() + PATIENCE.min(self.config.handshake_timeout / 2);
         loop {
             match group.acquire(size) {
                 Err(DeviceError::Busy) if Instant::now() < until => tokio::time::sleep(PAUSE).await,

@@ -10,6 +10,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::{connection::Connection, cursor::CDC_LEN, outlet::Outlet};
 use crate::{
     clc::wire::{DmbeSize, LinkId},
@@ -118,8 +120,14 @@ impl LinkGroup {
     fn reuse(&self, size: DmbeSize) -> Result<Option<Arc<Dmb>>, DeviceError> {
         let mut pool = self.pool();
         pool.reap();
-        let Some(at) = pool.free.iter().rposition(|dmb| dmb.len() == size.bytes()) else { return Ok(None) };
-        let dmb = pool.free.swap_remove(at);
+        let dmb = loop {
+            let found = pool.free.iter().rposition(|dmb| dmb.len() == size.bytes());
+            let Some(at) = found else { return Ok(None) };
+            let dmb = pool.free.swap_remove(at);
+            if !has_hung_up(&dmb) {
+                break dmb;
+            }
+        };
         // Cursors start at zero. The rest was written by this very peer, so there is nothing to hide from it.
         dmb.memory().zero(0, CDC_LEN)?;
         Ok(Some(dmb))
@@ -159,13 +167,18 @@ impl LinkGroup {
         pool.members.push(Arc::downgrade(connection));
     }
 
-    /// Takes back the buffers of a connection that our side has closed.
+    /// Closes a connection and takes back its buffers.
     pub(crate) fn leave(&self, connection: Arc<Connection>) {
-        let mut pool = self.pool();
-        if pool.lingering.len() < MAX_LINGERING {
-            pool.lingering.push(connection);
+        {
+            let mut pool = self.pool();
+            if pool.lingering.len() < MAX_LINGERING {
+                pool.lingering.push(connection.clone());
+            }
         }
-        pool.reap();
+        // Only now: as soon as the peer sees the last flags it may name its buffer in another handshake, and then it
+        // has to be found here.
+        connection.close();
+        self.pool().reap();
     }
 
     /// True if a connection of the group is in use.
@@ -188,7 +201,9 @@ impl Pool {
     fn reap(&mut self) {
         let mut at = 0;
         while let Some(connection) = self.lingering.get(at) {
-            if connection.is_settled() {
+            if connection.is_hopeless() {
+                self.lingering.swap_remove(at);
+            } else if connection.is_settled() {
                 let connection = self.lingering.swap_remove(at);
                 self.recycle(&connection);
             } else {
@@ -197,11 +212,14 @@ impl Pool {
         }
     }
 
+    /// A buffer that the peer has let go of is of no more use: the peer would not find it again.
     fn recycle(&mut self, connection: &Connection) {
-        if self.free.len() < MAX_POOLED {
+        if self.free.len() < MAX_POOLED && !has_hung_up(connection.dmb()) {
             self.free.push(connection.dmb().clone());
         }
-        if let Outlet::Mapped(remote) = connection.outlet() {
+        if let Outlet::Mapped(remote) = connection.outlet()
+            && !remote.doorbell().is_hung_up()
+        {
             if self.remote.len() >= MAX_POOLED {
                 self.remote.retain(|_, dmb| !dmb.doorbell().is_hung_up());
             }
@@ -210,4 +228,12 @@ impl Pool {
             }
         }
     }
+}
+
+/// True if the user of a buffer has gone, or has let go of it.
+fn has_hung_up(dmb: &Dmb) -> bool {
+    let fd = dmb.interrupt().as_fd();
+    let mut fds = [PollFd::new(&fd, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&at_once)).is_ok_and(|_| fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }

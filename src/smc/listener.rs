@@ -1,17 +1,18 @@
 //! `SmcListener`: a TCP listener whose connections are SMC-D where the client wants and can.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    pin::pin,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     net::{TcpListener, TcpStream, ToSocketAddrs},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     task::{JoinHandle, JoinSet},
 };
 
@@ -76,7 +77,7 @@ impl SmcListener {
     pub fn from_tcp(tcp: TcpListener, config: SmcConfig) -> Self {
         let tcp = Arc::new(tcp);
         let (to_application, ready) = mpsc::channel(READY);
-        let driver = tokio::spawn(drive(tcp.clone(), config, to_application));
+        let driver = tokio::spawn(drive(Arc::downgrade(&tcp), config, to_application));
         Self { tcp, ready: Mutex::new(ready), driver }
     }
 
@@ -87,20 +88,19 @@ impl SmcListener {
     /// causes no error here.
     ///
     /// # Cancel safety
-    /// If the future is dropped, no connection is lost.
+    /// If the future is dropped, no connection is lost. Any number of tasks may wait.
     pub async fn accept(&self) -> io::Result<(SmcStream, SocketAddr)> {
-        poll_fn(|cx| self.poll_accept(cx)).await
+        received(self.ready.lock().await.recv().await)
     }
 
-    /// Polls for a connection. Only the waker of the last call is woken.
+    /// Polls for a connection. Only the waker of the last call is woken, and only while nobody waits in
+    /// [`SmcListener::accept`].
     ///
     /// # Errors
     /// As [`SmcListener::accept`].
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(SmcStream, SocketAddr)>> {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = ready!(ready.poll_recv(cx));
-        // The driver ends only with its runtime.
-        Poll::Ready(next.unwrap_or_else(|| Err(io::Error::other("the runtime of the listener has ended"))))
+        let mut ready = ready!(pin!(self.ready.lock()).poll(cx));
+        ready.poll_recv(cx).map(received)
     }
 
     /// The address that is listened on.
@@ -136,7 +136,7 @@ impl Drop for SmcListener {
 
 /// Accepts TCP connections, runs their handshakes at the same time, and hands on what comes of them.
 async fn drive(
-    tcp: Arc<TcpListener>,
+    tcp: Weak<TcpListener>,
     config: SmcConfig,
     to_application: mpsc::Sender<io::Result<(SmcStream, SocketAddr)>>,
 ) {
@@ -145,7 +145,7 @@ async fn drive(
     while let Ok(place) = to_application.reserve().await {
         let accepted = loop {
             tokio::select! {
-                accepted = tcp.accept(), if under_way.len() < UNDER_WAY => break accepted,
+                accepted = accept(&tcp), if under_way.len() < UNDER_WAY => break accepted,
                 Some(_) = under_way.join_next() => {}
             }
         };
@@ -163,6 +163,21 @@ async fn drive(
             }
         }
     }
+}
+
+/// Accepts without holding on to the listener, so that its port is free as soon as it is dropped.
+async fn accept(tcp: &Weak<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|cx| match tcp.upgrade() {
+        Some(tcp) => tcp.poll_accept(cx),
+        // Nobody is left to accept for; the driver is about to be aborted.
+        None => Poll::Pending,
+    })
+    .await
+}
+
+/// What came from the driver, which ends only with its runtime.
+fn received(next: Option<io::Result<(SmcStream, SocketAddr)>>) -> io::Result<(SmcStream, SocketAddr)> {
+    next.unwrap_or_else(|| Err(io::Error::other("the runtime of the listener has ended")))
 }
 
 /// One connection, from its first byte to the application.

@@ -69,6 +69,10 @@ impl Device for Unmapped {
         self.0.query_remote_gid(gid, vlan)
     }
 
+    fn tend(&self) {
+        self.0.tend();
+    }
+
     fn max_dmbs(&self) -> usize {
         self.0.max_dmbs()
     }

@@ -21,12 +21,26 @@ use crate::dibs::{Cause, Chid, Gid};
 /// An SMC-D connection on a tokio runtime. Closed on drop; its buffers return to the link group.
 #[derive(Debug)]
 pub(crate) struct Smcd {
+    /// Before the lease: the event loop must have let go of the descriptor before another connection can get it.
     watched: AsyncFd<Watched>,
+    lease: Lease,
     read_spinner: Spinner,
     write_spinner: Spinner,
+    peer: Gid,
+}
+
+/// Closes the connection and gives its buffers back to the link group.
+#[derive(Debug)]
+struct Lease {
+    connection: Arc<Connection>,
     group: Arc<LinkGroup>,
     stack: Arc<Stack>,
-    peer: Gid,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.stack.release(&self.group, self.connection.clone());
+    }
 }
 
 impl Smcd {
@@ -42,18 +56,18 @@ impl Smcd {
         busy_poll: BusyPoll,
     ) -> io::Result<Self> {
         group.join(&connection);
+        let lease = Lease { connection: connection.clone(), group, stack };
         Ok(Self {
             watched: watch(connection)?,
+            lease,
             read_spinner: Spinner::new(busy_poll),
             write_spinner: Spinner::new(busy_poll),
-            group,
-            stack,
             peer,
         })
     }
 
     pub(crate) fn connection(&self) -> &Connection {
-        self.watched.get_ref().connection()
+        &self.lease.connection
     }
 
     pub(crate) fn peer(&self) -> Gid {
@@ -61,11 +75,11 @@ impl Smcd {
     }
 
     pub(crate) fn gid(&self) -> Gid {
-        self.group.device().gid()
+        self.lease.group.device().gid()
     }
 
     pub(crate) fn chid(&self) -> Chid {
-        self.group.device().fabric_id()
+        self.lease.group.device().fabric_id()
     }
 
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, dst: &mut impl BufMut) -> Poll<io::Result<usize>> {
@@ -97,7 +111,7 @@ impl Smcd {
             self.connection().interrupt().arm(cause);
             result = finished(attempt());
             if result.is_some() {
-                self.connection().interrupt().disarm(cause);
+                // Still armed: another task may wait for the same and rely on it. It costs one ring at most.
                 break;
             }
             match self.poll_signal(cx, cause) {
@@ -197,11 +211,5 @@ fn finished(progress: Result<Progress, ConnectionError>) -> Option<io::Result<us
         Ok(Progress::Eof) => Some(Ok(0)),
         Ok(Progress::Blocked) => None,
         Err(error) => Some(Err(error.into())),
-    }
-}
-
-impl Drop for Smcd {
-    fn drop(&mut self) {
-        self.stack.release(&self.group, self.watched.get_ref().connection().clone());
     }
 }

@@ -99,7 +99,6 @@ impl Stack {
 
     /// Takes back what an ended connection used.
     pub(crate) fn release(&self, group: &Arc<LinkGroup>, connection: Arc<Connection>) {
-        connection.close();
         group.leave(connection);
         if !group.is_busy() && group.is_orphaned() {
             self.groups().retain(|_, other| !Arc::ptr_eq(other, group));

@@ -1,7 +1,6 @@
 //! `SmcStream`: a TCP stream whose bytes move through shared memory where both ends can reach it.
 
 use std::{
-    future::poll_fn,
     io::{self, IoSlice},
     net::{Shutdown, SocketAddr},
     pin::Pin,
@@ -113,10 +112,11 @@ impl SmcStream {
         if !self.undecided.load(Ordering::Relaxed) {
             return Ok(());
         }
-        match late_bytes(&self.tcp)? {
-            First::Silence => return Ok(()),
+        // Nothing yet: whoever asks has to wait, and look again when something has come.
+        match self.tcp.try_io(Interest::READABLE, || late_bytes(&self.tcp))? {
             First::Data => {}
             First::Clc => return Err(io::Error::new(io::ErrorKind::InvalidData, LateProposal)),
+            First::Silence => return Err(io::ErrorKind::WouldBlock.into()),
         }
         self.undecided.store(false, Ordering::Relaxed);
         Ok(())
@@ -321,8 +321,26 @@ impl SmcStream {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut buf = ReadBuf::new(buf);
-        poll_fn(|cx| self.poll_peek(cx, &mut buf)).await
+        // Not by polling, which would take the place of a reader's waker.
+        loop {
+            self.readable().await?;
+            if let Err(error) = self.check_late() {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    continue;
+                }
+                return Err(error);
+            }
+            let peeked = match &self.path {
+                Path::Smcd(smcd) => at_once(smcd.connection().try_peek(&mut &mut *buf)),
+                Path::Tcp(_) => self.tcp.try_io(Interest::READABLE, || {
+                    Ok(rustix::net::recv(&self.tcp, &mut *buf, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
+                }),
+            };
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+        }
     }
 
     /// Polls for bytes to read without taking them away; says how many were copied to `buf`.
@@ -332,10 +350,14 @@ impl SmcStream {
     pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         match &self.path {
             Path::Smcd(smcd) => smcd.poll_peek(cx, buf),
-            Path::Tcp(_) => {
-                self.check_late()?;
-                self.tcp.poll_peek(cx, buf)
-            }
+            Path::Tcp(_) => loop {
+                ready!(self.tcp.poll_read_ready(cx))?;
+                match self.check_late() {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                    Ok(()) => return self.tcp.poll_peek(cx, buf),
+                }
+            },
         }
     }
 

@@ -50,13 +50,9 @@ pub(crate) async fn first_bytes(tcp: &TcpStream, patience: Duration, deadline: I
     timeout_at(deadline.into(), rest).await.unwrap_or(Ok(First::Data))
 }
 
-/// What has come of a connection that was silent before: decides it for good, unless nothing has come.
+/// What has come of a connection that was silent before: decides it for good. `WouldBlock` if nothing has come.
 pub(crate) fn late_bytes(tcp: &TcpStream) -> io::Result<First> {
-    match look(tcp) {
-        Ok(first) => Ok(first.unwrap_or(First::Data)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(First::Silence),
-        Err(error) => Err(error),
-    }
+    Ok(look(tcp)?.unwrap_or(First::Data))
 }
 
 /// Looks at the first bytes. `None` if they may become an eyecatcher, `WouldBlock` if there are none.

@@ -1,14 +1,14 @@
 //! The loopback device of this process.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
-    os::fd::OwnedFd,
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use super::{
     doorbell::{LoopbackDoorbell, LoopbackInterrupt},
-    link::{self, Incoming, Link, Look},
+    inbox::Inbox,
+    link::{self, Link},
     offer::Offer,
 };
 use crate::dibs::{
@@ -21,13 +21,8 @@ use crate::dibs::{
 /// which no process can join.
 pub const LOOPBACK_FABRIC: Chid = Chid(0xff53);
 
-/// Offers that nobody has claimed yet; the oldest makes room. More than handshakes are ever under way at once.
-const MAX_OFFERS: usize = 4096;
-
-/// Links that others may hold open to us, and packets that one look takes off a link, so that a hostile process can
-/// use up neither our descriptors nor our time.
-const MAX_INCOMING: usize = 1024;
-const MAX_PACKETS: usize = 8192;
+/// Links that we keep open without a DMB behind them.
+const MAX_IDLE_LINKS: usize = 256;
 
 /// How much memory a device gives away for DMBs. Beyond it connections stay TCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,31 +53,22 @@ struct Inner {
     gid: Gid,
     uid: u32,
     limits: DmbLimits,
-    listener: OwnedFd,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    inbox: Inbox,
     own: HashMap<DmbToken, Own>,
     indexes: Indexes,
     bytes: usize,
     bytes_of_uid: HashMap<u32, usize>,
     /// Links that we opened, by the GID of the user at the other end.
     links: HashMap<Gid, Link>,
-    incoming: Vec<IncomingLink>,
-    offers: HashMap<(Gid, DmbToken), Offer>,
-    offered: VecDeque<(Gid, DmbToken)>,
     /// Where `move_data` goes for DMBs that we attached.
     attached: HashMap<DmbToken, Weak<Target>>,
     attached_limit: usize,
     /// DMBs that `move_data` found for itself, until they are withdrawn or attached.
     moved: HashMap<DmbToken, Arc<Target>>,
-}
-
-struct IncomingLink {
-    socket: OwnedFd,
-    gid: Option<Gid>,
 }
 
 struct Own {
@@ -146,7 +132,7 @@ impl Loopback {
         let gid = random_gid()?;
         let listener = link::listen_as(gid)?;
         let uid = rustix::process::geteuid().as_raw();
-        Ok(Self(Arc::new(Inner { gid, uid, limits, listener, state: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { gid, uid, limits, state: Mutex::new(State::new(Inbox::new(listener))) })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -160,13 +146,12 @@ impl Loopback {
         if let Some(target) = state.attached.get(&token).and_then(Weak::upgrade) {
             return Ok(target);
         }
-        if let Some(target) = state.moved.get(&token) {
+        if let Some(target) = state.moved.get(&token).filter(|target| !target.doorbell.is_hung_up()) {
             return Ok(target.clone());
         }
-        state.take_in(&self.0.listener);
-        let key = state.offers.keys().find(|(_, offered)| *offered == token).copied();
-        let (owner, _) = key.ok_or(DeviceError::UnknownToken(token))?;
-        let offer = state.offers.remove(&(owner, token)).ok_or(DeviceError::UnknownToken(token))?;
+        state.inbox.take_in();
+        let owner = state.inbox.owner_of(token).ok_or(DeviceError::UnknownToken(token))?;
+        let offer = state.inbox.claim(owner, token).ok_or(DeviceError::UnknownToken(token))?;
         let target = Target::new(owner, offer)?;
         state.moved.retain(|_, target| !target.doorbell.is_hung_up());
         state.moved.insert(token, target.clone());
@@ -185,8 +170,12 @@ impl Loopback {
             }
             Entry::Vacant(_) => {}
         }
-        // The moment to let go of processes that have died: new ones come as old ones go.
+        // The moment to let go of processes that have died, and of those that nothing has come of.
         state.links.retain(|_, link| !link.is_closed());
+        if state.links.len() >= state.own.len() + MAX_IDLE_LINKS {
+            let users: HashSet<Gid> = state.own.values().map(|own| own.user).collect();
+            state.links.retain(|user, _| users.contains(user));
+        }
         let link = Link::open(self.0.gid, user)?;
         let uid = link.uid;
         state.links.insert(user, link);
@@ -204,6 +193,20 @@ fn random_gid() -> Result<Gid, DeviceError> {
 }
 
 impl State {
+    fn new(inbox: Inbox) -> Self {
+        Self {
+            inbox,
+            own: HashMap::new(),
+            indexes: Indexes::default(),
+            bytes: 0,
+            bytes_of_uid: HashMap::new(),
+            links: HashMap::new(),
+            attached: HashMap::new(),
+            attached_limit: 0,
+            moved: HashMap::new(),
+        }
+    }
+
     /// A token that no DMB of ours has.
     fn new_token(&self) -> Result<DmbToken, DeviceError> {
         loop {
@@ -239,7 +242,7 @@ impl State {
         index
     }
 
-    fn leave(&mut self, token: DmbToken) -> Result<Own, DeviceError> {
+    fn leave(&mut self, token: DmbToken) -> Result<(), DeviceError> {
         let own = self.own.remove(&token).ok_or(DeviceError::UnknownToken(token))?;
         self.indexes.free.insert(own.index);
         self.bytes = self.bytes.saturating_sub(own.bytes);
@@ -249,22 +252,7 @@ impl State {
                 of_uid.remove();
             }
         }
-        Ok(own)
-    }
-
-    fn offer(&mut self, owner: Gid, token: DmbToken, offer: Offer) {
-        if self.offered.len() >= MAX_OFFERS {
-            // Claimed and withdrawn ones leave their entry here; clear those out before anything is lost.
-            let offers = &self.offers;
-            self.offered.retain(|key| offers.contains_key(key));
-        }
-        if self.offered.len() >= MAX_OFFERS
-            && let Some(oldest) = self.offered.pop_front()
-        {
-            self.offers.remove(&oldest);
-        }
-        self.offers.insert((owner, token), offer);
-        self.offered.push_back((owner, token));
+        Ok(())
     }
 
     /// Makes an attached DMB known to `move_data`.
@@ -275,43 +263,6 @@ impl State {
             self.attached_limit = self.attached.len() * 2 + 64;
         }
         self.attached.insert(token, Arc::downgrade(target));
-    }
-
-    /// Takes in what other devices have sent since the last look.
-    fn take_in(&mut self, listener: &OwnedFd) {
-        // One look at the links that are there, then at the new ones: those sent something before they were queued.
-        let mut links = std::mem::take(&mut self.incoming);
-        links.retain_mut(|link| self.read_link(link));
-        while let Some(socket) = link::accept_from(listener) {
-            let mut link = IncomingLink { socket, gid: None };
-            if self.read_link(&mut link) {
-                links.push(link);
-            }
-            if links.len() > MAX_INCOMING {
-                // Somebody who has not even said who it is goes first.
-                let victim = links.iter().position(|link| link.gid.is_none()).unwrap_or(0);
-                links.remove(victim);
-            }
-        }
-        self.incoming = links;
-    }
-
-    /// Reads what a link holds; false if it has ended.
-    fn read_link(&mut self, link: &mut IncomingLink) -> bool {
-        for _ in 0..MAX_PACKETS {
-            match (link::receive(&link.socket), link.gid) {
-                (Look::Packet(Incoming::Hello(gid)), None) => link.gid = Some(gid),
-                (Look::Packet(Incoming::Announce(token, offer)), Some(gid)) => self.offer(gid, token, offer),
-                (Look::Packet(Incoming::Withdraw(token)), Some(gid)) => {
-                    self.offers.remove(&(gid, token));
-                    self.moved.remove(&token);
-                }
-                (Look::Empty, _) => return true,
-                // An offer outlives its link: what the owner published before it died is still to be read.
-                (Look::Closed | Look::Garbage | Look::Packet(_), _) => return false,
-            }
-        }
-        true
     }
 }
 
@@ -327,6 +278,10 @@ impl Device for Loopback {
     /// Loopback knows no VLANs; `vlan` is ignored, as in Linux.
     fn query_remote_gid(&self, gid: Gid, _vlan: Option<VlanId>) -> Result<(), DeviceError> {
         self.reach(&mut self.state(), gid).map(drop)
+    }
+
+    fn tend(&self) {
+        self.state().inbox.take_in();
     }
 
     fn max_dmbs(&self) -> usize {
@@ -349,7 +304,7 @@ impl Device for Loopback {
         let (offer, memory, socket) = Offer::make(len)?;
         let interrupt = LoopbackInterrupt::new(memory.clone(), len, socket)?;
         if user == self.0.gid {
-            state.offer(user, token, offer);
+            state.inbox.hold_own(user, token, offer);
         } else {
             let link = state.links.get(&user).ok_or(DeviceError::Unreachable(user))?;
             link.announce(token, &offer)?;
@@ -360,12 +315,10 @@ impl Device for Loopback {
 
     fn unregister_dmb(&self, token: DmbToken) -> Result<(), DeviceError> {
         let mut state = self.state();
-        let own = state.leave(token)?;
-        state.offers.remove(&(self.0.gid, token));
+        state.leave(token)?;
+        // Its user finds out by the doorbell, whose other end goes with the DMB.
+        state.inbox.drop_own(self.0.gid, token);
         state.moved.remove(&token);
-        if let Some(link) = state.links.get(&own.user) {
-            link.withdraw(token);
-        }
         Ok(())
     }
 
@@ -375,12 +328,15 @@ impl Device for Loopback {
 
     fn attach_dmb(&self, owner: Gid, token: DmbToken, len: usize) -> Result<RemoteDmb, DeviceError> {
         let mut state = self.state();
-        state.take_in(&self.0.listener);
-        let moved = state.moved.remove(&token).filter(|target| target.owner == owner);
+        state.inbox.take_in();
+        let moved = state
+            .moved
+            .remove(&token)
+            .filter(|target| target.owner == owner && !target.doorbell.is_hung_up());
         let target = match moved {
             Some(target) => target,
             None => {
-                let offer = state.offers.remove(&(owner, token)).ok_or(DeviceError::UnknownToken(token))?;
+                let offer = state.inbox.claim(owner, token).ok_or(DeviceError::UnknownToken(token))?;
                 Target::new(owner, offer)?
             }
         };

@@ -4,15 +4,15 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
+    io::{Errno, ioctl_fionread},
     net::{RecvFlags, SendFlags, recv, send},
     thread::futex,
 };
@@ -25,12 +25,13 @@ use crate::dibs::{
 /// Bytes behind the DMB for the words of its signals: one page, so that DMBs stay page-aligned.
 pub(super) const SIGNAL_AREA: usize = 4096;
 
-/// After so many rings some are taken out of the socket, long before its buffer (more than 200 rings) is full.
-const DRAIN_AT: u32 = 16;
+/// So often, counted in armings, the socket is looked at: each brings one ring at most, and its buffer holds more than
+/// two hundred.
+const DRAIN_EVERY: u32 = 16;
 
 /// So many rings always stay in the socket. It has to remain readable: an event loop that was rung but has not yet
 /// looked would otherwise find the socket empty, and a task that waits for the other cause would sleep on.
-const KEEP: u32 = 4;
+const KEEP: usize = 4;
 
 /// Where the parking words lie, `SIGNAL_AREA` bytes behind the DMB of `dmb_len` bytes; a cache line each.
 #[derive(Debug)]
@@ -64,31 +65,27 @@ impl Words {
 pub(super) struct LoopbackInterrupt {
     words: Words,
     socket: OwnedFd,
-    /// Whether the word of each cause was last armed for an event loop; if it was then taken, a ring came.
-    armed: [AtomicBool; 2],
-    /// Rings in the socket that we know of.
-    rings: AtomicU32,
+    armings: AtomicU32,
+    /// Held while rings are taken out, so that two tasks do not take what has to stay.
+    draining: Mutex<()>,
 }
 
 impl LoopbackInterrupt {
     pub(super) fn new(memory: Arc<Memory>, dmb_len: usize, socket: OwnedFd) -> Result<Self, DeviceError> {
         let words = Words::new(memory, dmb_len)?;
-        Ok(Self { words, socket, armed: Default::default(), rings: AtomicU32::new(0) })
-    }
-
-    /// Ends an arming, if there is one, and counts the ring that it brought.
-    fn end_arming(&self, cause: Cause, word: &AtomicU32) {
-        let armed = self.armed[cause as usize].swap(false, Ordering::Relaxed);
-        if !parking::disarm(word) && armed && self.rings.fetch_add(1, Ordering::Relaxed) >= DRAIN_AT {
-            self.drain();
-        }
+        Ok(Self { words, socket, armings: AtomicU32::new(0), draining: Mutex::new(()) })
     }
 
     #[cold]
     fn drain(&self) {
-        let mut rings = [0u8; (DRAIN_AT - KEEP) as usize];
-        if let Ok((n, _)) = recv(&self.socket, &mut rings, RecvFlags::DONTWAIT) {
-            self.rings.fetch_sub(n as u32, Ordering::Relaxed);
+        let Ok(_guard) = self.draining.try_lock() else { return };
+        let there = ioctl_fionread(&self.socket).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let mut rings = [0u8; 1024];
+        // What a peer that rings all the time adds meanwhile is for the next time.
+        if let Some(n) = there.checked_sub(KEEP).filter(|n| *n > 0)
+            && let Some(room) = rings.get_mut(..n.min(1024))
+        {
+            let _ = recv(&self.socket, room, RecvFlags::DONTWAIT);
         }
     }
 }
@@ -99,16 +96,17 @@ impl Interrupt for LoopbackInterrupt {
     }
 
     fn arm(&self, cause: Cause) {
+        if self.armings.fetch_add(1, Ordering::Relaxed) % DRAIN_EVERY == DRAIN_EVERY - 1 {
+            self.drain();
+        }
         if let Some(word) = self.words.get(cause) {
-            self.end_arming(cause, word);
-            self.armed[cause as usize].store(true, Ordering::Relaxed);
             parking::arm(word, Sleeper::EventLoop);
         }
     }
 
     fn disarm(&self, cause: Cause) {
         if let Some(word) = self.words.get(cause) {
-            self.end_arming(cause, word);
+            parking::disarm(word);
         }
     }
 
@@ -119,7 +117,6 @@ impl Interrupt for LoopbackInterrupt {
         news: &mut dyn FnMut() -> bool,
     ) -> io::Result<bool> {
         let Some(word) = self.words.get(cause) else { return Ok(true) };
-        self.end_arming(cause, word);
         parking::arm(word, Sleeper::Thread);
         if news() {
             parking::disarm(word);
@@ -171,10 +168,13 @@ impl Doorbell for LoopbackDoorbell {
     }
 
     fn is_hung_up(&self) -> bool {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
-        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
-            Ok(_) => fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
-            Err(_) => false,
-        }
+        has_hung_up(&self.socket)
     }
+}
+
+/// True if the other end of the socket is closed.
+pub(super) fn has_hung_up(socket: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|_| fds[0].revents().intersects(gone))
 }

@@ -33,7 +33,6 @@ const BACKLOG: i32 = 4096;
 
 const HELLO: u32 = 1;
 const ANNOUNCE: u32 = 2;
-const WITHDRAW: u32 = 3;
 
 /// What goes over a link, in the byte order of the host: it never leaves it.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -53,8 +52,6 @@ pub(super) enum Incoming {
     Hello(Gid),
     /// A DMB for us.
     Announce(DmbToken, Offer),
-    /// A DMB that was announced is gone.
-    Withdraw(DmbToken),
 }
 
 /// What a look at a link found.
@@ -62,8 +59,8 @@ pub(super) enum Incoming {
 pub(super) enum Look {
     /// A packet.
     Packet(Incoming),
-    /// Something that is no packet of ours, or not a whole one. It was dropped.
-    Garbage,
+    /// Something that is no packet of ours, or not a whole one, and the descriptors that came with it.
+    Garbage(Vec<OwnedFd>),
     /// Nothing at present.
     Empty,
     /// The other process closed the link or died.
@@ -99,7 +96,8 @@ pub(super) fn accept_from(listener: &OwnedFd) -> Option<OwnedFd> {
 /// Takes the next packet off a link that somebody opened to us.
 pub(super) fn receive(socket: &OwnedFd) -> Look {
     let mut bytes = [0u8; size_of::<Packet>()];
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+    // Room for all that Linux lets through: what did not fit, it would close at once, here, however long that takes.
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(253))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(
         socket,
@@ -121,23 +119,22 @@ pub(super) fn receive(socket: &OwnedFd) -> Look {
     if len == 0 {
         return Look::Closed;
     }
-    decode(&bytes[..len.min(bytes.len())], fds).map_or(Look::Garbage, Look::Packet)
+    match decode(bytes.get(..len).unwrap_or(&bytes), fds) {
+        Ok(packet) => Look::Packet(packet),
+        Err(fds) => Look::Garbage(fds),
+    }
 }
 
-fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Incoming> {
-    let packet = Packet::read_from_bytes(bytes).ok()?;
-    if packet.magic != MAGIC {
-        return None;
-    }
-    match packet.kind {
-        HELLO => Some(Incoming::Hello(Gid::from_bytes(packet.gid))),
-        ANNOUNCE => {
-            let [memory, doorbell] = fds.try_into().ok()?;
-            let len = usize::try_from(packet.len).ok()?;
-            Some(Incoming::Announce(DmbToken(packet.token), Offer { memory, doorbell, len }))
+/// Makes a packet of bytes and descriptors, or gives the descriptors back.
+fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Incoming, Vec<OwnedFd>> {
+    let Ok(packet) = Packet::read_from_bytes(bytes) else { return Err(fds) };
+    match (packet.magic, packet.kind, usize::try_from(packet.len)) {
+        (MAGIC, HELLO, _) if fds.is_empty() => Ok(Incoming::Hello(Gid::from_bytes(packet.gid))),
+        (MAGIC, ANNOUNCE, Ok(len)) => {
+            let [memory, doorbell] = <[OwnedFd; 2]>::try_from(fds)?;
+            Ok(Incoming::Announce(DmbToken(packet.token), Offer { memory, doorbell, len }))
         }
-        WITHDRAW => Some(Incoming::Withdraw(DmbToken(packet.token))),
-        _ => None,
+        _ => Err(fds),
     }
 }
 
@@ -168,11 +165,6 @@ impl Link {
     /// Hands a DMB to the user.
     pub(super) fn announce(&self, token: DmbToken, offer: &Offer) -> Result<(), DeviceError> {
         self.send(ANNOUNCE, Gid::default(), token, Some(offer))
-    }
-
-    /// Tells the user that a DMB is gone. Lost if the user is busy: then the DMB's doorbell tells it by hanging up.
-    pub(super) fn withdraw(&self, token: DmbToken) {
-        let _ = self.send(WITHDRAW, Gid::default(), token, None);
     }
 
     /// True if the process at the other end has closed the link or died.

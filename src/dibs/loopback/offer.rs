@@ -14,7 +14,7 @@ use rustix::{
     },
 };
 
-use super::doorbell::SIGNAL_AREA;
+use super::doorbell::{SIGNAL_AREA, has_hung_up};
 use crate::dibs::{BadDmb, DeviceError, Memory};
 
 /// File system type of memfds with ordinary pages. Those of hugetlbfs may lack pages, and touching them kills.
@@ -47,31 +47,50 @@ impl Offer {
         Ok((Self { memory, doorbell, len: dmb_len }, mapping, ours))
     }
 
+    /// Makes sure that the descriptors are what they should be, without doing anything with them that could block.
+    /// Otherwise gives them back, to be closed where that may block.
+    pub(super) fn check(self) -> Result<Self, Vec<OwnedFd>> {
+        let memory = fcntl_get_seals(&self.memory).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+        if memory && is_doorbell(&self.doorbell) { Ok(self) } else { Err(self.into_fds()) }
+    }
+
+    pub(super) fn into_fds(self) -> Vec<OwnedFd> {
+        vec![self.memory, self.doorbell]
+    }
+
+    /// True if the owner has given the DMB back, or is gone.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        has_hung_up(&self.doorbell)
+    }
+
     /// Maps a DMB that a remote device shared, after checking that it is what it should be.
     pub(super) fn map(self) -> Result<(Arc<Memory>, OwnedFd), DeviceError> {
         let too_long = DeviceError::OutOfRange { offset: 0, len: self.len, size: usize::MAX };
         let len = self.len.checked_add(SIGNAL_AREA).filter(|_| self.len > 0).ok_or(too_long)?;
         check_memory(&self.memory, len as u64)?;
-        if socket_domain(&self.doorbell) != Ok(AddressFamily::UNIX)
-            || socket_type(&self.doorbell) != Ok(SocketType::STREAM)
-        {
+        if !is_doorbell(&self.doorbell) {
             return Err(BadDmb::NotDoorbell.into());
         }
         Ok((Arc::new(Memory::map(&self.memory, len)?), self.doorbell))
     }
 }
 
+fn is_doorbell(fd: &OwnedFd) -> bool {
+    socket_domain(fd) == Ok(AddressFamily::UNIX) && socket_type(fd) == Ok(SocketType::STREAM)
+}
+
 /// Makes sure that the descriptor is memory of at least `want` bytes and stays so.
 fn check_memory(fd: impl AsFd, want: u64) -> Result<(), DeviceError> {
     let fd = fd.as_fd();
-    if fstatfs(fd).is_ok_and(|fs| fs.f_type as u64 != TMPFS_MAGIC) {
-        return Err(BadDmb::NotMemory.into());
-    }
+    // First: it asks no file system, which might be one of the peer's and never answer.
     match fcntl_get_seals(fd) {
         Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
         Ok(_) => return Err(BadDmb::NotSealed.into()),
         Err(Errno::INVAL) => return Err(BadDmb::NotMemory.into()),
         Err(errno) => return Err(errno.into()),
+    }
+    if fstatfs(fd)?.f_type as u64 != TMPFS_MAGIC {
+        return Err(BadDmb::NotMemory.into());
     }
     // Only now: before the seal the size could still change.
     let have = u64::try_from(fstat(fd)?.st_size).unwrap_or(0);
