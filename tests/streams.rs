@@ -214,6 +214,96 @@ async fn urgent_bytes_by_smcd_and_by_tcp() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_urgent_byte_that_is_next_stops_neither_end() {
+    let (client, server) = pair().await;
+    client.try_write(&[1; 100]).unwrap();
+    client.try_send_urgent(9).unwrap();
+    // The reader's buffer ends just before the urgent byte, and the writer waits until it is gone.
+    let reader = tokio::spawn(async move {
+        let mut read = 0;
+        while read < 101 {
+            server.readable().await.unwrap();
+            read += server.try_read(&mut [0; 100]).unwrap_or(0);
+        }
+    });
+    let writer = tokio::spawn(async move {
+        let mut client = client;
+        client.write_all(&[2]).await.unwrap();
+        client
+    });
+    in_time(writer).await.unwrap();
+    in_time(reader).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn urgent_bytes_are_told_from_others_at_any_moment() {
+    const ROUNDS: usize = 20_000;
+    let (client, server) = pair().await;
+    let writer = tokio::task::spawn_blocking(move || {
+        for _ in 0..ROUNDS {
+            while client.try_write(b"abc").is_err() {}
+            while client.try_send_urgent(b'X').is_err() {}
+        }
+        client
+    });
+    let reader = tokio::task::spawn_blocking(move || {
+        for round in 0..ROUNDS {
+            let mut normal = Vec::new();
+            let mut urgent = None;
+            while normal.len() < 3 || urgent.is_none() {
+                if normal.len() < 3 {
+                    let mut buf = [0; 3];
+                    let n = server.try_read(&mut buf[normal.len()..]).unwrap_or(0);
+                    let from = normal.len();
+                    normal.extend_from_slice(&buf[from..from + n]);
+                }
+                urgent = urgent.or(server.try_recv_urgent().ok());
+            }
+            assert_eq!((normal.as_slice(), urgent), (&b"abc"[..], Some(b'X')), "round {round}");
+            // Reading on is what passes the mark.
+            let _ = server.try_read(&mut []);
+        }
+    });
+    in_time(reader).await.unwrap();
+    in_time(writer).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peek_that_is_given_up_wakes_nobody_less() {
+    let (client, mut server) = pair().await;
+    let (mut read, write) = client.into_split();
+    let reader = tokio::spawn(async move { read.read(&mut [0; 10]).await });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    let mut buf = [0];
+    let peek = write.as_ref().peek(&mut buf);
+    assert!(tokio::time::timeout(Duration::from_millis(30), peek).await.is_err());
+    server.write_all(b"x").await.unwrap();
+    assert_eq!(in_time(reader).await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_tasks_accept() {
+    let listener = std::sync::Arc::new(SmcListener::bind_with("127.0.0.1:0", config()).await.unwrap());
+    let addr = listener.local_addr().unwrap();
+    let first = listener.clone();
+    let first = tokio::spawn(async move { first.accept().await });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    // One that gives up takes nothing from the other.
+    assert!(tokio::time::timeout(Duration::from_millis(30), listener.accept()).await.is_err());
+    let _client = in_time(SmcStream::connect_with(addr, &config())).await.unwrap();
+    in_time(first).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_port_is_free_when_the_listener_is_dropped() {
+    let listener = SmcListener::bind_with("127.0.0.1:0", config()).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::task::yield_now().await;
+    drop(listener);
+    SmcListener::bind_with(addr, config()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_plain_client_keeps_every_byte() {
     let listener = SmcListener::bind_with("127.0.0.1:0", config()).await.unwrap();
