@@ -258,7 +258,7 @@ async fn urgent_bytes_are_told_from_others_at_any_moment() {
                     let from = normal.len();
                     normal.extend_from_slice(&buf[from..from + n]);
                 }
-                urgent = urgent.or(server.try_recv_urgent().ok());
+                urgent = urgent.or_else(|| server.try_recv_urgent().ok());
             }
             assert_eq!((normal.as_slice(), urgent), (&b"abc"[..], Some(b'X')), "round {round}");
             // Reading on is what passes the mark.

@@ -235,6 +235,10 @@ impl Connection {
     /// If the peer broke the protocol.
     pub(crate) fn try_read_urgent(&self) -> Result<Option<u8>, ConnectionError> {
         let mut rx = lock(&self.rx);
+        // Before looking for more: a newer urgent byte takes the place of this one, as with TCP.
+        if let Some(passed) = rx.take_passed() {
+            return Ok(Some(passed));
+        }
         self.refresh_rx(&mut rx)?;
         if let Some(offset) = rx.urgent_offset() {
             let mut byte = [0];
@@ -243,7 +247,7 @@ impl Connection {
             self.pass_urgent(&mut rx)?;
             return Ok(Some(byte[0]));
         }
-        Ok(rx.take_passed())
+        Ok(None)
     }
 
     fn copy_out(&self, span: Span, dst: &mut impl BufMut) -> Result<(), ConnectionError> {
