@@ -135,6 +135,9 @@ pub trait Interrupt: Send + Sync + fmt::Debug {
     /// reports hang-up when the user of the DMB has gone.
     fn as_fd(&self) -> BorrowedFd<'_>;
 
+    /// True if the user of the DMB has gone, or has let go of it.
+    fn is_hung_up(&self) -> bool;
+
     /// Asks for a signal with the next news of this kind. The caller must look for news once more afterwards.
     fn arm(&self, cause: Cause);
 

@@ -10,8 +10,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::{connection::Connection, cursor::CDC_LEN, outlet::Outlet};
 use crate::{
     clc::wire::{DmbeSize, LinkId},
@@ -124,7 +122,7 @@ impl LinkGroup {
             let found = pool.free.iter().rposition(|dmb| dmb.len() == size.bytes());
             let Some(at) = found else { return Ok(None) };
             let dmb = pool.free.swap_remove(at);
-            if !has_hung_up(&dmb) {
+            if !dmb.interrupt().is_hung_up() {
                 break dmb;
             }
         };
@@ -214,7 +212,7 @@ impl Pool {
 
     /// A buffer that the peer has let go of is of no more use: the peer would not find it again.
     fn recycle(&mut self, connection: &Connection) {
-        if self.free.len() < MAX_POOLED && !has_hung_up(connection.dmb()) {
+        if self.free.len() < MAX_POOLED && !connection.dmb().interrupt().is_hung_up() {
             self.free.push(connection.dmb().clone());
         }
         if let Outlet::Mapped(remote) = connection.outlet()
@@ -228,12 +226,4 @@ impl Pool {
             }
         }
     }
-}
-
-/// True if the user of a buffer has gone, or has let go of it.
-fn has_hung_up(dmb: &Dmb) -> bool {
-    let fd = dmb.interrupt().as_fd();
-    let mut fds = [PollFd::new(&fd, PollFlags::empty())];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&at_once)).is_ok_and(|_| fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }

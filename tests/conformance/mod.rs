@@ -189,6 +189,7 @@ fn hang_up([a, b, c]: Three) {
     drop(b);
     assert!(is_readable(&dmb, Duration::from_millis(900)), "the user has gone and nobody was told");
     assert!(!is_readable(&quiet, Duration::ZERO), "the other one is still there");
+    assert!(dmb.interrupt().is_hung_up() && !quiet.interrupt().is_hung_up());
 }
 
 fn attaching([a, b, _]: &Three) {

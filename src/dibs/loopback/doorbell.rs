@@ -95,6 +95,10 @@ impl Interrupt for LoopbackInterrupt {
         self.socket.as_fd()
     }
 
+    fn is_hung_up(&self) -> bool {
+        has_hung_up(&self.socket)
+    }
+
     fn arm(&self, cause: Cause) {
         if self.armings.fetch_add(1, Ordering::Relaxed) % DRAIN_EVERY == DRAIN_EVERY - 1 {
             self.drain();
