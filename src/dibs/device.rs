@@ -141,9 +141,6 @@ pub trait Interrupt: Send + Sync + fmt::Debug {
     /// Asks for a signal with the next news of this kind. The caller must look for news once more afterwards.
     fn arm(&self, cause: Cause);
 
-    /// Takes [`Interrupt::arm`] back. Only where nobody else may be waiting for the same.
-    fn disarm(&self, cause: Cause);
-
     /// Blocks the thread until a signal of this kind, or until `timeout`. `news` is asked before sleeping.
     ///
     /// May return early; the caller looks for itself. Returns false if the time is over. While a thread waits so for

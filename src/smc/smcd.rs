@@ -32,14 +32,17 @@ pub(crate) struct Smcd {
 /// Closes the connection and gives its buffers back to the link group.
 #[derive(Debug)]
 struct Lease {
-    connection: Arc<Connection>,
+    /// Taken by the drop, so that the group finds nobody holding it any more.
+    connection: Option<Arc<Connection>>,
     group: Arc<LinkGroup>,
     stack: Arc<Stack>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.stack.release(&self.group, self.connection.clone());
+        if let Some(connection) = self.connection.take() {
+            self.stack.release(&self.group, connection);
+        }
     }
 }
 
@@ -56,7 +59,7 @@ impl Smcd {
         busy_poll: BusyPoll,
     ) -> io::Result<Self> {
         group.join(&connection);
-        let lease = Lease { connection: connection.clone(), group, stack };
+        let lease = Lease { connection: Some(connection.clone()), group, stack };
         Ok(Self {
             watched: watch(connection)?,
             lease,
@@ -67,7 +70,7 @@ impl Smcd {
     }
 
     pub(crate) fn connection(&self) -> &Connection {
-        &self.lease.connection
+        self.watched.get_ref().connection()
     }
 
     pub(crate) fn peer(&self) -> Gid {

@@ -15,6 +15,12 @@ use super::connection::Connection;
 #[derive(Debug)]
 pub(crate) struct Watched(Arc<Connection>);
 
+impl Watched {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.0
+    }
+}
+
 impl AsRawFd for Watched {
     fn as_raw_fd(&self) -> RawFd {
         self.0.interrupt().as_fd().as_raw_fd()

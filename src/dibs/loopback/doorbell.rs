@@ -108,12 +108,6 @@ impl Interrupt for LoopbackInterrupt {
         }
     }
 
-    fn disarm(&self, cause: Cause) {
-        if let Some(word) = self.words.get(cause) {
-            parking::disarm(word);
-        }
-    }
-
     fn wait(
         &self,
         cause: Cause,
