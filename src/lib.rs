@@ -12,14 +12,16 @@
 
 pub mod clc;
 pub mod dibs;
+mod fault;
 pub mod smc;
 mod sync;
 pub mod tcp_fallback;
+mod unix;
 
-pub use smc::{BusyPoll, Stack, Transport};
+pub use smc::{BusyPoll, Handshake, SmcConfig, Stack, Transport};
 #[cfg(feature = "tokio")]
-pub use smc::{Handshake, SmcConfig, SmcListener, SmcStream};
-pub use tcp_fallback::FallbackReason;
+pub use smc::{SmcListener, SmcStream};
+pub use tcp_fallback::{FallbackReason, Promotion};
 
 /// The examples of the README are compiled as tests.
 #[cfg(all(doctest, feature = "tokio"))]

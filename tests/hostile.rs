@@ -52,7 +52,7 @@ fn vandal() {
     let (seed, addr) = role.split_once(' ').unwrap();
     let mut random = Random(seed.parse::<u64>().unwrap() * 2 + 1);
     block_on(async {
-        let mut stream = SmcStream::connect(addr).await.unwrap();
+        let mut stream = SmcStream::connect_with(addr, &common::in_band()).await.unwrap();
         assert!(stream.transport().is_smcd());
         for round in 0..200 {
             // Our own end may find the connection broken at any time.
@@ -75,7 +75,7 @@ fn a_scribbling_peer_ends_in_data_or_an_error() {
         return;
     }
     block_on(async {
-        let listener = SmcListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = SmcListener::bind_with("127.0.0.1:0", common::in_band()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         for seed in 0..60 {
             let mut vandal = spawn("vandal", &format!("{seed} {addr}"));
@@ -113,7 +113,7 @@ fn a_scribbling_peer_ends_in_data_or_an_error() {
 fn honest() {
     let Some(addr) = role() else { return };
     block_on(async {
-        let mut stream = SmcStream::connect(addr).await.unwrap();
+        let mut stream = SmcStream::connect_with(addr, &common::in_band()).await.unwrap();
         stream.write_all(b"honest").await.unwrap();
         stream.shutdown().await.unwrap();
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);

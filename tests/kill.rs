@@ -16,7 +16,7 @@ fn victim() {
     let Some(role) = role() else { return };
     let (what, addr) = role.split_once(' ').unwrap();
     block_on(async {
-        let mut stream = SmcStream::connect(addr).await.unwrap();
+        let mut stream = SmcStream::connect_with(addr, &common::in_band()).await.unwrap();
         assert!(stream.transport().is_smcd());
         let mut at = 0;
         loop {
@@ -104,7 +104,7 @@ fn nothing_is_lost_and_nothing_stays_behind() {
         return;
     }
     block_on(async {
-        let listener = SmcListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = SmcListener::bind_with("127.0.0.1:0", common::in_band()).await.unwrap();
         for number in 0..20 {
             round(&listener, number).await;
         }

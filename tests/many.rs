@@ -28,7 +28,7 @@ fn crowd() {
         for number in 0..CONNECTIONS as u32 {
             let addr = addr.clone();
             all.spawn(async move {
-                let mut stream = SmcStream::connect(addr).await.unwrap();
+                let mut stream = SmcStream::connect_with(addr, &common::in_band()).await.unwrap();
                 assert!(stream.transport().is_smcd(), "{}", stream.transport());
                 stream.write_all(&number.to_be_bytes()).await.unwrap();
                 let mut back = [0; 4];
@@ -54,7 +54,7 @@ fn two_thousand_connections_work_and_idle_without_processor_time() {
     }
     limit_descriptors();
     block_on(async {
-        let listener = SmcListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = SmcListener::bind_with("127.0.0.1:0", common::in_band()).await.unwrap();
         let mut crowd = spawn("crowd", &listener.local_addr().unwrap().to_string());
         let mut all = JoinSet::new();
         for _ in 0..CONNECTIONS {

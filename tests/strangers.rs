@@ -21,7 +21,7 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use smcd::{
-    SmcConfig, SmcListener, SmcStream, Stack,
+    SmcListener, SmcStream, Stack,
     dibs::{
         Device, Gid,
         loopback::{DmbLimits, Loopback},
@@ -98,7 +98,7 @@ async fn strangers_hold_up_nobody_and_take_few_descriptors() {
     setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum }).unwrap();
     let device = Loopback::new(DmbLimits::default()).unwrap();
     let gid = device.gid();
-    let server_config = SmcConfig::new().stack(Stack::new(vec![Arc::new(device)]));
+    let server_config = common::in_band().stack(Stack::new(vec![Arc::new(device)]));
     let listener = SmcListener::bind_with("127.0.0.1:0", server_config).await.unwrap();
     let before = descriptors();
 

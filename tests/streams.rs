@@ -390,7 +390,7 @@ async fn stays_tcp(
 async fn every_refusal_ends_in_tcp_with_its_reason() {
     use FallbackReason::{Declined, Disabled, PeerDeclined};
     let ueid = |text: &str| config().ueids([text.parse().unwrap()]);
-    let no_device = || SmcConfig::new().stack(Stack::new(Vec::new()));
+    let no_device = || common::in_band().stack(Stack::new(Vec::new()));
     let code = DeclineCode::NO_SMCD_DEVICE;
     stays_tcp(&ueid("ONE"), &ueid("OTHER"), PeerDeclined(code), Declined(code)).await;
     let code = DeclineCode::NO_UEID;

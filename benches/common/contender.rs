@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use smcd::{BusyPoll, SmcConfig};
+use smcd::{BusyPoll, Handshake, SmcConfig};
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +55,7 @@ impl Contender {
 
     /// Settings of an SMC-D stream or listener.
     pub(crate) fn smc_config(self) -> SmcConfig {
-        let config = SmcConfig::default();
+        let config = SmcConfig::default().handshake(Handshake::InBand);
         match self.mode {
             Mode::Default | Mode::NoDelay => config,
             Mode::BusyPoll => config.busy_poll(BusyPoll::For(Duration::from_micros(50))),

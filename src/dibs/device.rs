@@ -1,8 +1,14 @@
 //! The abstract device.
 
-use std::{fmt, os::fd::BorrowedFd, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Chid, DeviceError, DmbToken, Gid, Memory, VlanId};
+use crate::unix::closer;
 
 /// A DIBS device: shares memory buffers (DMBs) with other devices of its fabric.
 ///
@@ -28,9 +34,10 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// How many DMBs the device can own at once.
     fn max_dmbs(&self) -> usize;
 
-    /// How many bytes of DMBs can still be registered for `user`. An estimate: others register too.
-    fn memory_left(&self, user: Gid) -> usize {
-        let _ = user;
+    /// How many bytes of DMBs can still be registered for `user`, whose process runs under `uid` if that is known. An
+    /// estimate: others register too.
+    fn memory_left(&self, user: Gid, uid: Option<u32>) -> usize {
+        let _ = (user, uid);
         usize::MAX
     }
 
@@ -64,6 +71,37 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// [`DeviceError::UnknownToken`], [`DeviceError::BadDmb`] if the owner shares something that is no DMB,
     /// [`DeviceError::Unsupported`] where remote memory cannot be mapped.
     fn attach_dmb(&self, owner: Gid, token: DmbToken, len: usize) -> Result<RemoteDmb, DeviceError> {
+        let _ = (owner, token, len);
+        Err(DeviceError::Unsupported)
+    }
+
+    /// True if DMBs can be handed over: as descriptors, by a channel that the caller has to the user's process.
+    fn supports_handover(&self) -> bool {
+        false
+    }
+
+    /// As [`Device::register_dmb`], but leaves it to the caller to bring the returned descriptors to `user`, whose
+    /// process runs under `uid`. Nothing is asked of the remote device.
+    ///
+    /// # Errors
+    /// As [`Device::register_dmb`]; [`DeviceError::Unsupported`] where DMBs are no descriptors.
+    fn register_handover(&self, user: Gid, uid: u32, len: usize) -> Result<(Dmb, Vec<OwnedFd>), DeviceError> {
+        let _ = (user, uid, len);
+        Err(DeviceError::Unsupported)
+    }
+
+    /// As [`Device::attach_dmb`], for a DMB whose descriptors the caller got from `owner`. They are checked here.
+    ///
+    /// # Errors
+    /// As [`Device::attach_dmb`]; [`DeviceError::Unsupported`] where DMBs are no descriptors.
+    fn attach_handover(
+        &self,
+        owner: Gid,
+        token: DmbToken,
+        len: usize,
+        fds: Vec<OwnedFd>,
+    ) -> Result<RemoteDmb, DeviceError> {
+        closer::discard(fds);
         let _ = (owner, token, len);
         Err(DeviceError::Unsupported)
     }

@@ -36,6 +36,9 @@ bitflags::bitflags! {
         const URGENT_PRESENT = 0x20;
         /// The writer asks for a consumer update.
         const CONS_UPDATE_REQUEST = 0x10;
+        /// The sender of the flag reads what is written to its ring. Only on connections that began as TCP; Linux
+        /// leaves the bit zero.
+        const READING = 0x01;
     }
 }
 
@@ -68,6 +71,8 @@ pub(crate) struct Cdc {
     pub(crate) cons: Cursor,
     pub(crate) producer: ProducerFlags,
     pub(crate) state: StateFlags,
+    /// Adds [`ProducerFlags::READING`].
+    pub(crate) reading: bool,
 }
 
 impl Cdc {
@@ -78,7 +83,8 @@ impl Cdc {
 
     /// The word at [`CONS`].
     pub(crate) fn cons_word(&self) -> u64 {
-        self.cons.to_word([self.producer.bits(), self.state.bits()])
+        let reading = if self.reading { ProducerFlags::READING } else { ProducerFlags::empty() };
+        self.cons.to_word([(self.producer | reading).bits(), self.state.bits()])
     }
 
     /// The whole message, as it is moved where remote memory cannot be mapped.
@@ -108,6 +114,7 @@ mod tests {
             cons: Cursor { wrap: 0, count: 65000 },
             producer: ProducerFlags::empty(),
             state: StateFlags::CLOSED,
+            ..Cdc::default()
         };
         let mut want = [0; 32];
         want[0] = 0xfe;
@@ -129,6 +136,6 @@ mod tests {
 
     #[test]
     fn unknown_flags_are_dropped() {
-        assert_eq!(flags_of([0x0f, 0x1f]), (ProducerFlags::empty(), StateFlags::empty()));
+        assert_eq!(flags_of([0x0e, 0x1f]), (ProducerFlags::empty(), StateFlags::empty()));
     }
 }

@@ -1,8 +1,8 @@
 //! Settings of streams and listeners.
-use std::{sync::Arc, time::Duration};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{BusyPoll, Stack};
-use crate::clc::wire::Ueid;
+use crate::{clc::wire::Ueid, tcp_fallback::Promotion};
 
 /// Bytes of a receive buffer unless set otherwise. Measured: a ring that fits in one processor's cache is slower, since
 /// each line that is written must first be taken from the cache of the processor that has read it.
@@ -12,10 +12,13 @@ pub const DEFAULT_RECEIVE_BUFFER: usize = 1024 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Handshake {
+    /// While it runs: each connection is TCP at once, and is promoted if both ends are on this host and want it. Nothing
+    /// is sent that a plain TCP peer would see.
+    #[default]
+    Promotion,
     /// With prior knowledge: the client knows that the server understands CLC and starts with a Proposal on the TCP
     /// connection. A listener looks at the first bytes of each connection without consuming them; those of a plain
     /// TCP client stay what they are.
-    #[default]
     InBand,
     /// Never: every connection is TCP.
     Off,
@@ -34,6 +37,12 @@ pub struct SmcConfig {
     pub busy_poll: BusyPoll,
     /// How connections become SMC-D.
     pub handshake: Handshake,
+    /// When connections are promoted, with [`Handshake::Promotion`].
+    pub promotion: Promotion,
+    /// A directory in which the ends of connections meet, for containers that have network namespaces of their own but
+    /// share it; who may write to it is trusted not to keep them from meeting. By default that of the environment
+    /// variable `SMCD_RUNTIME_DIR`. `None` is the abstract namespace: it reaches as far as TCP loopback.
+    pub runtime_dir: Option<PathBuf>,
     /// How long each step of the handshake may take; Linux has 6 s.
     pub handshake_timeout: Duration,
     /// How long a listener waits for a client's first bytes before it takes the client for a plain TCP one that wants
@@ -49,7 +58,9 @@ impl Default for SmcConfig {
             receive_buffer: DEFAULT_RECEIVE_BUFFER,
             ueids: "SMCD.USERSPACE".parse().into_iter().collect(),
             busy_poll: BusyPoll::Adaptive,
-            handshake: Handshake::InBand,
+            handshake: Handshake::default(),
+            promotion: Promotion::default(),
+            runtime_dir: env::var_os("SMCD_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from),
             handshake_timeout: Duration::from_secs(6),
             detect_timeout: Duration::from_millis(200),
             stack: None,
@@ -84,6 +95,18 @@ impl SmcConfig {
     /// Sets [`SmcConfig::handshake`].
     pub fn handshake(mut self, how: Handshake) -> Self {
         self.handshake = how;
+        self
+    }
+
+    /// Sets [`SmcConfig::promotion`].
+    pub fn promotion(mut self, when: Promotion) -> Self {
+        self.promotion = when;
+        self
+    }
+
+    /// Sets [`SmcConfig::runtime_dir`].
+    pub fn runtime_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.runtime_dir = Some(dir.into());
         self
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Connection {
     /// The producer flags as last published.
     producer_flags: AtomicU8,
     fault: OnceLock<PeerMisbehaved>,
+    /// Whether to close as after unread data, if that is not for the ring to say.
+    close_as_abort: OnceLock<bool>,
     received: AtomicU64,
     sent: AtomicU64,
 }
@@ -114,6 +116,7 @@ impl Connection {
             peer_gone: AtomicBool::new(false),
             producer_flags: AtomicU8::new(0),
             fault: OnceLock::new(),
+            close_as_abort: OnceLock::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
@@ -482,6 +485,33 @@ impl Connection {
         self.fault.get().is_some()
     }
 
+    /// Tells the peer that we read what it writes to our ring. Only for connections that began as TCP.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn announce_reading(&self) -> Result<(), ConnectionError> {
+        let mut out = lock(&self.out);
+        if !out.ended {
+            out.cdc.reading = true;
+            self.outlet.publish_cons(&out.cdc, &[])?;
+        }
+        Ok(())
+    }
+
+    /// True if the peer reads what we write to its ring, and has not closed.
+    #[inline]
+    pub(crate) fn is_peer_reading(&self) -> bool {
+        self.dmb.memory().word64(CONS).is_ok_and(|word| {
+            let (producer, state) = flags_of(load(word).1);
+            producer.contains(ProducerFlags::READING) && !state.any_close()
+        })
+    }
+
+    /// True if the peer said that it is done: has shut down writing, closed, or aborted.
+    pub(crate) fn has_peer_ended(&self) -> bool {
+        !matches!(self.look_at_peer(), Ok(state) if state.is_empty())
+    }
+
     /// Ends the connection if the peer broke the protocol.
     #[inline]
     fn judge<T>(&self, result: Result<T, PeerMisbehaved>) -> Result<T, ConnectionError> {
@@ -516,9 +546,25 @@ impl Connection {
         let mut tx = lock(&self.tx);
         tx.ended = true;
         let mut out = lock(&self.out);
-        let flags = out.close.close(rx.available() > 0);
+        let abort = *self.close_as_abort.get_or_init(|| rx.available() > 0);
+        let flags = out.close.close(abort);
         let _ = self.send_flags(&mut out, flags);
         out.ended = true;
+    }
+
+    /// Says beforehand whether [`Connection::close`] is to be an abort.
+    pub(crate) fn will_close(&self, as_abort: bool) {
+        let _ = self.close_as_abort.set(as_abort);
+    }
+
+    /// Bytes that can be read now.
+    ///
+    /// # Errors
+    /// If the peer broke the protocol.
+    pub(crate) fn unread(&self) -> Result<u32, ConnectionError> {
+        let mut rx = lock(&self.rx);
+        self.refresh_rx(&mut rx)?;
+        Ok(rx.available())
     }
 
     fn send_abort(&self) {

@@ -11,9 +11,9 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     Handshake, SmcConfig, SmcStream, Stack,
-    connection::Connection,
-    cursor::RingLen,
-    link_group::{LinkGroup, Pair},
+    established::Established,
+    link_group::{LinkGroup, Pair, Reach},
+    local::{decline_code, join, local, own_dmb},
     outlet::Outlet,
     smcd::Smcd,
 };
@@ -22,17 +22,18 @@ use crate::{
         DeclineCode,
         exchange::{ExchangeError, read_message, write_message},
         handshake::{
-            Agreed, HandshakeError, Local, LocalDevice, OwnDmb, PeerDmb,
+            Agreed, HandshakeError, Local, PeerDmb,
             client::{self, Accepted},
             server::{Candidates, ExpectProposal, Offered},
         },
-        wire::{Decline, DmbeSize, Hostname, Message, UpTo},
+        wire::{Decline, DmbeSize, Message},
     },
     dibs::{DeviceError, Dmb},
     tcp_fallback::{
-        FallbackReason,
+        FallbackReason, Promotion,
         detect::{First, first_bytes},
     },
+    unix::Handed,
 };
 
 /// A handshake that left the connection of no use, to either side.
@@ -81,27 +82,33 @@ struct Session<'a> {
     local: Local,
 }
 
+/// Makes a stream of a TCP connection, without any handshake before its first byte.
+pub(crate) fn tcp_first(tcp: TcpStream, config: &Arc<SmcConfig>) -> SmcStream {
+    if config.handshake == Handshake::Promotion && config.promotion != Promotion::Off {
+        SmcStream::promoted(tcp, config.clone())
+    } else {
+        SmcStream::tcp(tcp, FallbackReason::Disabled)
+    }
+}
+
 /// Makes a stream of a TCP connection that we opened.
 ///
 /// # Errors
 /// If the connection is of no more use. That one side does not want SMC-D is no error.
 pub(crate) async fn client(tcp: TcpStream, config: &SmcConfig) -> io::Result<SmcStream> {
-    if config.handshake == Handshake::Off {
-        return Ok(SmcStream::tcp(tcp, FallbackReason::Disabled));
+    if config.handshake != Handshake::InBand {
+        return Ok(tcp_first(tcp, &Arc::new(config.clone())));
     }
     let stream = Session::new(tcp, config).connect().await?;
     tracing::debug!(transport = %stream.transport(), "connected");
     Ok(stream)
 }
 
-/// Makes a stream of a TCP connection that we accepted.
+/// Makes a stream of a TCP connection that we accepted, by the handshake in band.
 ///
 /// # Errors
 /// If the connection is of no more use.
 pub(crate) async fn server(tcp: TcpStream, config: &SmcConfig) -> Result<SmcStream, EstablishError> {
-    if config.handshake == Handshake::Off {
-        return Ok(SmcStream::tcp(tcp, FallbackReason::Disabled));
-    }
     let deadline = Instant::now() + config.handshake_timeout;
     let stream = match first_bytes(&tcp, config.detect_timeout, deadline).await? {
         First::Clc => Session::new(tcp, config).accept().await?,
@@ -115,15 +122,7 @@ pub(crate) async fn server(tcp: TcpStream, config: &SmcConfig) -> Result<SmcStre
 impl<'a> Session<'a> {
     fn new(tcp: TcpStream, config: &'a SmcConfig) -> Self {
         let stack = config.the_stack();
-        let devices = stack.devices();
-        let identify = |device: &Arc<dyn crate::dibs::Device>| LocalDevice {
-            gid: device.gid(),
-            chid: device.fabric_id(),
-        };
-        let mut local = Local::new(devices.iter().map(identify).collect());
-        local.ueids = UpTo::first_of(config.ueids.iter().copied());
-        local.hostname = hostname();
-        local.timeout = config.handshake_timeout;
+        let local = local(config, &stack);
         Self { tcp, config, stack, local }
     }
 
@@ -197,7 +196,7 @@ impl<'a> Session<'a> {
 
     /// Gets what the client needs to confirm: group, own buffer, and the server's buffer.
     async fn prepare(&self, accepted: &Accepted) -> Result<(Arc<LinkGroup>, Arc<Dmb>, Outlet), DeclineCode> {
-        let pair = Pair { device: accepted.device(), peer: accepted.peer_gid(), vlan: None };
+        let pair = Pair { device: accepted.device(), peer: accepted.peer_gid(), reach: Reach::Fabric(None) };
         let group = if accepted.terms().first_contact() {
             self.stack.group(pair).ok_or(DeclineCode::INTERNAL)?
         } else {
@@ -239,7 +238,8 @@ impl<'a> Session<'a> {
     async fn choose(&self, candidates: &Candidates) -> Result<Choice, DeclineCode> {
         let mut first_failure = None;
         for candidate in candidates.iter() {
-            let pair = Pair { device: candidate.device(), peer: candidate.peer_gid(), vlan: None };
+            let pair =
+                Pair { device: candidate.device(), peer: candidate.peer_gid(), reach: Reach::Fabric(None) };
             let Some(group) = self.stack.group(pair) else { continue };
             match self.acquire(&group).await {
                 Ok(dmb) => return Ok(Choice { candidate: *candidate, pair, group, dmb }),
@@ -284,13 +284,11 @@ impl<'a> Session<'a> {
         dmb: Arc<Dmb>,
         outlet: Outlet,
     ) -> Result<SmcStream, EstablishError> {
-        let no_ring = || io::Error::from(io::ErrorKind::InvalidData);
-        let own_ring = RingLen::of_dmb(dmb.len()).ok_or_else(no_ring)?;
-        let peer_dmb = agreed.terms().peer_dmb();
-        let peer_ring = RingLen::of_dmb(peer_dmb.size().bytes()).ok_or_else(no_ring)?;
-        let connection = Arc::new(Connection::new(dmb, own_ring, outlet, peer_ring));
+        let connection =
+            join(agreed, dmb, outlet).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let peer = agreed.terms().peer_gid();
-        let smcd = Smcd::new(connection, group, self.stack, peer, self.config.busy_poll)?;
+        let established = Established::new(connection, group, self.stack, peer);
+        let smcd = Smcd::new(established, self.config.busy_poll, false)?;
         Ok(SmcStream::smcd(self.tcp, smcd))
     }
 
@@ -304,7 +302,7 @@ impl<'a> Session<'a> {
         loop {
             match group.acquire(size) {
                 Err(DeviceError::Busy) if Instant::now() < until => tokio::time::sleep(PAUSE).await,
-                other => return other,
+                other => return other.map(|acquired| acquired.dmb),
             }
         }
     }
@@ -318,24 +316,6 @@ struct Choice {
     dmb: Arc<Dmb>,
 }
 
-fn own_dmb(dmb: &Dmb) -> OwnDmb {
-    OwnDmb { token: dmb.token(), size: DmbeSize::holding(dmb.len()), index: 0 }
-}
-
 fn outlet(group: &LinkGroup, peer: PeerDmb) -> Result<Outlet, DeviceError> {
-    group.outlet(peer.token(), peer.index(), peer.size().bytes())
-}
-
-/// The diagnosis for a buffer that cannot be had.
-fn decline_code(error: &DeviceError) -> DeclineCode {
-    match error {
-        DeviceError::NoFreeDmb(_) => DeclineCode::NO_FREE_DMB,
-        _ => DeclineCode::MEMORY,
-    }
-}
-
-/// Name of this host, blank if it is not ASCII.
-fn hostname() -> Hostname {
-    let uname = rustix::system::uname();
-    uname.nodename().to_str().ok().and_then(|name| name.parse().ok()).unwrap_or(Hostname::BLANK)
+    group.outlet(peer.token(), peer.index(), peer.size().bytes(), Handed::default())
 }

@@ -4,16 +4,20 @@
 //! registered and mapped, so that the next connection between the two needs neither memory nor descriptors. The first
 //! connection of a pair makes *first contact*; the later ones reuse the group.
 
-use std::collections::HashMap;
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, Weak,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{connection::Connection, cursor::CDC_LEN, outlet::Outlet};
 use crate::{
     clc::wire::{DmbeSize, LinkId},
     dibs::{Device, DeviceError, Dmb, DmbToken, Gid, RemoteDmb, VlanId},
+    unix::Handed,
 };
 
 /// Buffers of either side that a group keeps for later.
@@ -31,7 +35,25 @@ pub(crate) struct Pair {
     /// Position of our device in the stack's list.
     pub(crate) device: usize,
     pub(crate) peer: Gid,
-    pub(crate) vlan: Option<VlanId>,
+    pub(crate) reach: Reach,
+}
+
+/// How buffers get to the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Reach {
+    /// The devices see to it.
+    Fabric(Option<VlanId>),
+    /// They go as descriptors, by a channel that the connection has to a process of this user id. Part of what makes a
+    /// group: a peer may claim another's GID, but not get at buffers of a group that is not of its own user.
+    ByHand(u32),
+}
+
+/// A buffer for the peer to write into, with the descriptors that the peer has to get.
+#[derive(Debug)]
+pub(crate) struct Acquired {
+    pub(crate) dmb: Arc<Dmb>,
+    /// None for a buffer that the peer has already, or that the device brings to it.
+    pub(crate) fds: Vec<OwnedFd>,
 }
 
 /// A link group.
@@ -96,23 +118,35 @@ impl LinkGroup {
     ///
     /// # Errors
     /// As [`Device::register_dmb`], for the smallest size.
-    pub(crate) fn acquire(&self, size: DmbeSize) -> Result<Arc<Dmb>, DeviceError> {
+    pub(crate) fn acquire(&self, size: DmbeSize) -> Result<Acquired, DeviceError> {
         if let Some(dmb) = self.reuse(size)? {
-            return Ok(dmb);
+            return Ok(Acquired { dmb, fds: Vec::new() });
         }
-        let fair = self.device.memory_left(self.pair.peer) / FAIR_SHARE;
+        let uid = match self.pair.reach {
+            Reach::Fabric(_) => None,
+            Reach::ByHand(uid) => Some(uid),
+        };
+        let fair = self.device.memory_left(self.pair.peer, uid) / FAIR_SHARE;
         let mut last = Err(DeviceError::NoFreeDmb(0));
         for code in (0..=size.code()).rev() {
-            if code > 0 && DmbeSize::from_code(code).bytes() > fair {
+            let bytes = DmbeSize::from_code(code).bytes();
+            if code > 0 && bytes > fair {
                 continue;
             }
-            let bytes = DmbeSize::from_code(code).bytes();
-            last = self.device.register_dmb(self.pair.peer, bytes, self.pair.vlan);
+            last = self.register(bytes);
             if !matches!(last, Err(DeviceError::OutOfMemory { .. })) {
                 break;
             }
         }
-        last.map(Arc::new)
+        last
+    }
+
+    fn register(&self, bytes: usize) -> Result<Acquired, DeviceError> {
+        let (dmb, fds) = match self.pair.reach {
+            Reach::Fabric(vlan) => (self.device.register_dmb(self.pair.peer, bytes, vlan)?, Vec::new()),
+            Reach::ByHand(uid) => self.device.register_handover(self.pair.peer, uid, bytes)?,
+        };
+        Ok(Acquired { dmb: Arc::new(dmb), fds })
     }
 
     fn reuse(&self, size: DmbeSize) -> Result<Option<Arc<Dmb>>, DeviceError> {
@@ -131,11 +165,17 @@ impl LinkGroup {
         Ok(Some(dmb))
     }
 
-    /// The way into the peer's buffer `token`: element `element` of it, `len` bytes.
+    /// The way into the peer's buffer `token`: element `element` of it, `len` bytes. `fds` came with it by hand.
     ///
     /// # Errors
     /// As [`Device::attach_dmb`].
-    pub(crate) fn outlet(&self, token: DmbToken, element: u8, len: usize) -> Result<Outlet, DeviceError> {
+    pub(crate) fn outlet(
+        &self,
+        token: DmbToken,
+        element: u8,
+        len: usize,
+        fds: Handed,
+    ) -> Result<Outlet, DeviceError> {
         if !self.device.supports_attach() {
             return Ok(Outlet::moved(self.device.clone(), token, element, len));
         }
@@ -148,11 +188,16 @@ impl LinkGroup {
             pool.reap();
             pool.remote.remove(&token)
         };
-        match known {
-            Some(dmb) if dmb.len() != len => Err(DeviceError::OutOfRange { offset: 0, len, size: dmb.len() }),
-            Some(dmb) => Ok(Outlet::Mapped(dmb)),
-            None => Ok(Outlet::Mapped(Arc::new(self.device.attach_dmb(self.pair.peer, token, len)?))),
-        }
+        let peer = self.pair.peer;
+        let attached = match (known, self.pair.reach) {
+            (Some(dmb), _) if dmb.len() != len => {
+                return Err(DeviceError::OutOfRange { offset: 0, len, size: dmb.len() });
+            }
+            (Some(dmb), _) => return Ok(Outlet::Mapped(dmb)),
+            (None, Reach::Fabric(_)) => self.device.attach_dmb(peer, token, len)?,
+            (None, Reach::ByHand(_)) => self.device.attach_handover(peer, token, len, fds.take())?,
+        };
+        Ok(Outlet::Mapped(Arc::new(attached)))
     }
 
     /// Enters a connection of this group.
@@ -189,8 +234,19 @@ impl LinkGroup {
 
     /// True if the peer's device cannot be reached any more.
     pub(crate) fn is_orphaned(&self) -> bool {
-        let reached = self.device.query_remote_gid(self.pair.peer, self.pair.vlan);
-        matches!(reached, Err(DeviceError::Unreachable(_)))
+        match self.pair.reach {
+            Reach::Fabric(vlan) => {
+                let reached = self.device.query_remote_gid(self.pair.peer, vlan);
+                matches!(reached, Err(DeviceError::Unreachable(_)))
+            }
+            // There is no channel any more; but a peer that is there has not let go of all that the pool holds.
+            Reach::ByHand(_) => {
+                let pool = self.pool();
+                pool.lingering.iter().all(|connection| connection.dmb().interrupt().is_hung_up())
+                    && pool.free.iter().all(|dmb| dmb.interrupt().is_hung_up())
+                    && pool.remote.values().all(|dmb| dmb.doorbell().is_hung_up())
+            }
+        }
     }
 }
 

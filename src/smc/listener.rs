@@ -16,7 +16,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{SmcConfig, SmcStream, establish};
+use super::{Handshake, SmcConfig, SmcStream, establish};
 
 /// Connections that are established and not yet accepted by the application. More wait in the kernel's queue.
 const READY: usize = 1024;
@@ -29,8 +29,8 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
 
 /// A listener, like [`tokio::net::TcpListener`], that serves SMC-D and plain TCP clients on one port.
 ///
-/// Handshakes run by themselves, at the same time: a slow or silent client delays no other. Connections come out in
-/// the order in which they are ready.
+/// With [`Handshake::InBand`] handshakes run by themselves, at the same time: a slow or silent client delays no other.
+/// Connections come out in the order in which they are ready.
 ///
 /// # Examples
 ///
@@ -49,6 +49,14 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct SmcListener {
     tcp: Arc<TcpListener>,
+    config: Arc<SmcConfig>,
+    /// Only with handshakes in band; other connections are TCP at first, and handed on as they come.
+    handshakes: Option<Handshakes>,
+}
+
+/// Handshakes in band, by a task of their own.
+#[derive(Debug)]
+struct Handshakes {
     ready: Mutex<mpsc::Receiver<io::Result<(SmcStream, SocketAddr)>>>,
     driver: JoinHandle<()>,
 }
@@ -75,10 +83,13 @@ impl SmcListener {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn from_tcp(tcp: TcpListener, config: SmcConfig) -> Self {
-        let tcp = Arc::new(tcp);
-        let (to_application, ready) = mpsc::channel(READY);
-        let driver = tokio::spawn(drive(Arc::downgrade(&tcp), config, to_application));
-        Self { tcp, ready: Mutex::new(ready), driver }
+        let (tcp, config) = (Arc::new(tcp), Arc::new(config));
+        let handshakes = (config.handshake == Handshake::InBand).then(|| {
+            let (to_application, ready) = mpsc::channel(READY);
+            let driver = tokio::spawn(drive(Arc::downgrade(&tcp), config.clone(), to_application));
+            Handshakes { ready: Mutex::new(ready), driver }
+        });
+        Self { tcp, config, handshakes }
     }
 
     /// Accepts a connection: one whose handshake is over, or that is plain TCP.
@@ -90,7 +101,10 @@ impl SmcListener {
     /// # Cancel safety
     /// If the future is dropped, no connection is lost. Any number of tasks may wait.
     pub async fn accept(&self) -> io::Result<(SmcStream, SocketAddr)> {
-        received(self.ready.lock().await.recv().await)
+        match &self.handshakes {
+            Some(handshakes) => received(handshakes.ready.lock().await.recv().await),
+            None => self.tcp.accept().await.map(|(tcp, peer)| (self.at_once(tcp), peer)),
+        }
     }
 
     /// Polls for a connection. Only the waker of the last call is woken, and only while nobody waits in
@@ -99,8 +113,18 @@ impl SmcListener {
     /// # Errors
     /// As [`SmcListener::accept`].
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(SmcStream, SocketAddr)>> {
-        let mut ready = ready!(pin!(self.ready.lock()).poll(cx));
-        ready.poll_recv(cx).map(received)
+        match &self.handshakes {
+            Some(handshakes) => {
+                let mut ready = ready!(pin!(handshakes.ready.lock()).poll(cx));
+                ready.poll_recv(cx).map(received)
+            }
+            None => self.tcp.poll_accept(cx).map_ok(|(tcp, peer)| (self.at_once(tcp), peer)),
+        }
+    }
+
+    /// A connection that is TCP at first.
+    fn at_once(&self, tcp: TcpStream) -> SmcStream {
+        establish::tcp_first(tcp, &self.config)
     }
 
     /// The address that is listened on.
@@ -128,7 +152,7 @@ impl SmcListener {
     }
 }
 
-impl Drop for SmcListener {
+impl Drop for Handshakes {
     fn drop(&mut self) {
         self.driver.abort();
     }
@@ -137,10 +161,9 @@ impl Drop for SmcListener {
 /// Accepts TCP connections, runs their handshakes at the same time, and hands on what comes of them.
 async fn drive(
     tcp: Weak<TcpListener>,
-    config: SmcConfig,
+    config: Arc<SmcConfig>,
     to_application: mpsc::Sender<io::Result<(SmcStream, SocketAddr)>>,
 ) {
-    let config = Arc::new(config);
     let mut under_way = JoinSet::new();
     while let Ok(place) = to_application.reserve().await {
         let accepted = loop {

@@ -9,20 +9,25 @@
 
 mod cdc;
 mod close;
-#[cfg(feature = "tokio")]
 mod config;
 mod connection;
 mod cursor;
 mod error;
 #[cfg(feature = "tokio")]
 mod establish;
+mod established;
+mod hybrid;
 mod link_group;
 #[cfg(feature = "tokio")]
 mod listener;
+mod local;
 mod misbehaved;
+mod negotiation;
 mod outlet;
 #[cfg(test)]
 mod pair;
+#[cfg(feature = "tokio")]
+mod promoted;
 mod receiver;
 mod sender;
 #[cfg(feature = "tokio")]
@@ -35,11 +40,12 @@ pub mod split_owned;
 mod stack;
 #[cfg(feature = "tokio")]
 mod stream;
+#[cfg(feature = "tokio")]
+mod stream_io;
 mod transport;
 #[cfg(feature = "tokio")]
 mod watched;
 
-#[cfg(feature = "tokio")]
 pub use config::{DEFAULT_RECEIVE_BUFFER, Handshake, SmcConfig};
 pub use connection::ByteCounts;
 pub use error::ConnectionError;

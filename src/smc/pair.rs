@@ -6,7 +6,7 @@ use super::{
     Stack,
     connection::Connection,
     cursor::RingLen,
-    link_group::{LinkGroup, Pair},
+    link_group::{LinkGroup, Pair, Reach},
 };
 use crate::{
     clc::wire::DmbeSize,
@@ -14,6 +14,7 @@ use crate::{
         Chid, Device, DeviceError, Dmb, DmbToken, Gid, VlanId,
         loopback::{DmbLimits, Loopback},
     },
+    unix::Handed,
 };
 
 /// One end: its connection, and what it came from.
@@ -36,10 +37,11 @@ pub(crate) fn unmapped_stacks() -> [Arc<Stack>; 2] {
 /// Connects two stacks; the sizes are those of the two receive buffers.
 pub(crate) fn connect(stacks: &[Arc<Stack>; 2], sizes: [usize; 2]) -> [End; 2] {
     let gids = [0, 1].map(|i: usize| stacks[i].devices()[0].gid());
-    let groups = [0, 1].map(|i| stacks[i].group(Pair { device: 0, peer: gids[1 - i], vlan: None }).unwrap());
-    let dmbs = [0, 1].map(|i| groups[i].acquire(DmbeSize::holding(sizes[i])).unwrap());
+    let groups = [0, 1]
+        .map(|i| stacks[i].group(Pair { device: 0, peer: gids[1 - i], reach: Reach::Fabric(None) }).unwrap());
+    let dmbs = [0, 1].map(|i| groups[i].acquire(DmbeSize::holding(sizes[i])).unwrap().dmb);
     [0, 1].map(|i| {
-        let outlet = groups[i].outlet(dmbs[1 - i].token(), 0, dmbs[1 - i].len()).unwrap();
+        let outlet = groups[i].outlet(dmbs[1 - i].token(), 0, dmbs[1 - i].len(), Handed::default()).unwrap();
         let ring = |i: usize| RingLen::of_dmb(dmbs[i].len()).unwrap();
         let connection = Arc::new(Connection::new(dmbs[i].clone(), ring(i), outlet, ring(1 - i)));
         groups[i].join(&connection);

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -10,40 +10,27 @@ use bytes::BufMut;
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    BusyPoll, ConnectionError, Stack,
+    BusyPoll, Transport,
     connection::{Connection, Progress},
-    link_group::LinkGroup,
+    established::Established,
     spin::Spinner,
     watched::{Watched, watch},
 };
-use crate::dibs::{Cause, Chid, Gid};
+use crate::dibs::Cause;
 
-/// An SMC-D connection on a tokio runtime. Closed on drop; its buffers return to the link group.
+/// An SMC-D connection on a tokio runtime. Closed on drop.
 #[derive(Debug)]
 pub(crate) struct Smcd {
-    /// Before the lease: the event loop must have let go of the descriptor before another connection can get it.
+    /// Before what gives the buffers back: the event loop must have let go of the descriptor before another connection
+    /// can get it.
     watched: AsyncFd<Watched>,
-    lease: Lease,
+    established: Established,
     read_spinner: Spinner,
     write_spinner: Spinner,
-    peer: Gid,
-}
-
-/// Closes the connection and gives its buffers back to the link group.
-#[derive(Debug)]
-struct Lease {
-    /// Taken by the drop, so that the group finds nobody holding it any more.
-    connection: Option<Arc<Connection>>,
-    group: Arc<LinkGroup>,
-    stack: Arc<Stack>,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.stack.release(&self.group, connection);
-        }
-    }
+    /// The end of the doorbell is no more than a hint: the TCP connection below says what has become of the peer.
+    tcp_decides: bool,
+    /// The peer's end of the doorbell has gone.
+    hung_up: AtomicBool,
 }
 
 impl Smcd {
@@ -51,21 +38,15 @@ impl Smcd {
     ///
     /// # Errors
     /// If the runtime cannot watch another descriptor.
-    pub(crate) fn new(
-        connection: Arc<Connection>,
-        group: Arc<LinkGroup>,
-        stack: Arc<Stack>,
-        peer: Gid,
-        busy_poll: BusyPoll,
-    ) -> io::Result<Self> {
-        group.join(&connection);
-        let lease = Lease { connection: Some(connection.clone()), group, stack };
+    pub(crate) fn new(established: Established, busy_poll: BusyPoll, tcp_decides: bool) -> io::Result<Self> {
+        let connection = established.share().ok_or(io::ErrorKind::NotConnected)?;
         Ok(Self {
             watched: watch(connection)?,
-            lease,
+            established,
             read_spinner: Spinner::new(busy_poll),
             write_spinner: Spinner::new(busy_poll),
-            peer,
+            tcp_decides,
+            hung_up: AtomicBool::new(false),
         })
     }
 
@@ -73,59 +54,66 @@ impl Smcd {
         self.watched.get_ref().connection()
     }
 
-    pub(crate) fn peer(&self) -> Gid {
-        self.peer
-    }
-
-    pub(crate) fn gid(&self) -> Gid {
-        self.lease.group.device().gid()
-    }
-
-    pub(crate) fn chid(&self) -> Chid {
-        self.lease.group.device().fabric_id()
+    pub(crate) fn transport(&self) -> Transport {
+        self.established.transport(self.connection())
     }
 
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, dst: &mut impl BufMut) -> Poll<io::Result<usize>> {
-        self.poll_progress(cx, Cause::Data, &mut || self.connection().try_read(dst))
+        self.poll_progress(cx, Cause::Data, &mut || Ok(self.connection().try_read(dst)?))
     }
 
     pub(crate) fn poll_peek(&self, cx: &mut Context<'_>, dst: &mut impl BufMut) -> Poll<io::Result<usize>> {
-        self.poll_progress(cx, Cause::Data, &mut || self.connection().try_peek(dst))
+        self.poll_progress(cx, Cause::Data, &mut || Ok(self.connection().try_peek(dst)?))
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.poll_progress(cx, Cause::Space, &mut || self.connection().try_write(bufs))
+        self.poll_progress(cx, Cause::Space, &mut || Ok(self.connection().try_write(bufs)?))
     }
 
     /// Makes progress or arranges to be woken when it can be made.
-    fn poll_progress(
+    pub(crate) fn poll_progress(
         &self,
         cx: &mut Context<'_>,
         cause: Cause,
-        attempt: &mut dyn FnMut() -> Result<Progress, ConnectionError>,
+        attempt: &mut dyn FnMut() -> io::Result<Progress>,
     ) -> Poll<io::Result<usize>> {
         // A connection that is always ready must give way to other tasks now and then.
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        let result = loop {
+            match self.attempt(cause, true, attempt) {
+                Some(result) => break result,
+                None => match self.poll_signal(cx, cause) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => break Err(error),
+                },
+            }
+        };
+        coop.made_progress();
+        Poll::Ready(result)
+    }
+
+    /// Attempts until it is time to wait for a signal; then one is asked for. `None` if nothing can be done now.
+    pub(crate) fn attempt(
+        &self,
+        cause: Cause,
+        awake: bool,
+        attempt: &mut dyn FnMut() -> io::Result<Progress>,
+    ) -> Option<io::Result<usize>> {
         let mut result = finished(attempt());
-        if result.is_none() {
+        if result.is_none() && awake {
             result = self.look_awake(cause, attempt);
         }
-        while result.is_none() {
+        if result.is_none() {
             self.connection().interrupt().arm(cause);
+            // If there is something now, it stays armed: another task may wait for the same and rely on it. It costs
+            // one ring at most.
             result = finished(attempt());
-            if result.is_some() {
-                // Still armed: another task may wait for the same and rely on it. It costs one ring at most.
-                break;
-            }
-            match self.poll_signal(cx, cause) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => result = Some(Err(error)),
-            }
         }
-        self.spinner(cause).awake();
-        coop.made_progress();
-        Poll::Ready(result.unwrap_or(Ok(0)))
+        if result.is_some() {
+            self.spinner(cause).awake();
+        }
+        result
     }
 
     fn spinner(&self, cause: Cause) -> &Spinner {
@@ -139,7 +127,7 @@ impl Smcd {
     fn look_awake(
         &self,
         cause: Cause,
-        attempt: &mut dyn FnMut() -> Result<Progress, ConnectionError>,
+        attempt: &mut dyn FnMut() -> io::Result<Progress>,
     ) -> Option<io::Result<usize>> {
         let connection = self.connection();
         // Before the attempt, so that nothing falls between the two.
@@ -161,8 +149,11 @@ impl Smcd {
         result
     }
 
-    /// Waits for a signal; the caller looks for itself afterwards.
-    fn poll_signal(&self, cx: &mut Context<'_>, cause: Cause) -> Poll<io::Result<()>> {
+    /// Waits for a signal; the caller looks for itself afterwards. Once the peer has hung up, none will come.
+    pub(crate) fn poll_signal(&self, cx: &mut Context<'_>, cause: Cause) -> Poll<io::Result<()>> {
+        if self.tcp_decides && self.has_hung_up() {
+            return Poll::Pending;
+        }
         let mut guard = ready!(match cause {
             Cause::Data => self.watched.poll_read_ready(cx),
             Cause::Space => self.watched.poll_write_ready(cx),
@@ -173,12 +164,35 @@ impl Smcd {
         Poll::Ready(Ok(()))
     }
 
+    /// As [`Smcd::poll_signal`], for any number of tasks.
+    pub(crate) async fn signal(&self, cause: Cause) -> io::Result<()> {
+        if self.tcp_decides && self.has_hung_up() {
+            return std::future::pending().await;
+        }
+        let mut guard = match cause {
+            Cause::Data => self.watched.readable().await?,
+            Cause::Space => self.watched.writable().await?,
+        };
+        let ready = guard.ready();
+        guard.clear_ready();
+        self.signalled(ready);
+        Ok(())
+    }
+
     fn signalled(&self, ready: tokio::io::Ready) {
         if ready.is_read_closed() || ready.is_write_closed() {
             // The peer's end of the doorbell has gone, and with it the peer, unless it has closed in order: then its
             // flags are there and count first.
-            self.connection().peer_is_gone();
+            self.hung_up.store(true, Ordering::Release);
+            if !self.tcp_decides {
+                self.connection().peer_is_gone();
+            }
         }
+    }
+
+    /// True if the peer's end of the doorbell has gone.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.hung_up.load(Ordering::Acquire)
     }
 
     /// Waits until an attempt would not block. Any number of tasks may wait.
@@ -195,24 +209,18 @@ impl Smcd {
             if is_ready() {
                 return Ok(());
             }
-            let mut guard = match cause {
-                Cause::Data => self.watched.readable().await?,
-                Cause::Space => self.watched.writable().await?,
-            };
-            let ready = guard.ready();
-            guard.clear_ready();
-            self.signalled(ready);
+            self.signal(cause).await?;
         }
     }
 }
 
 /// The result of an attempt, `None` if it has to wait.
 #[inline]
-fn finished(progress: Result<Progress, ConnectionError>) -> Option<io::Result<usize>> {
+pub(crate) fn finished(progress: io::Result<Progress>) -> Option<io::Result<usize>> {
     match progress {
         Ok(Progress::Done(n)) => Some(Ok(n)),
         Ok(Progress::Eof) => Some(Ok(0)),
         Ok(Progress::Blocked) => None,
-        Err(error) => Some(Err(error.into())),
+        Err(error) => Some(Err(error)),
     }
 }

@@ -2,6 +2,10 @@
 
 #[cfg(feature = "tokio")]
 pub(crate) mod detect;
+pub(crate) mod promotion;
 mod reason;
+mod receive;
 
+pub use promotion::Promotion;
 pub use reason::FallbackReason;
+pub(crate) use receive::recv_into;

@@ -1,6 +1,6 @@
 //! Why a connection is TCP.
 
-use std::fmt;
+use std::{fmt, io};
 
 use crate::clc::DeclineCode;
 
@@ -16,13 +16,30 @@ pub enum FallbackReason {
     Declined(DeclineCode),
     /// The peer declined, for this reason.
     PeerDeclined(DeclineCode),
+    /// Not promoted yet: it has not carried enough to be worth it, or the peer does not want it so far.
+    NotYet,
+    /// The peer is not on this host.
+    PeerNotLocal,
+    /// Who answered for the peer belongs to another user than the peer's end of the TCP connection.
+    PeerUnproven,
+    /// The peer broke off the promotion.
+    PeerLeft,
+    /// The peer broke the rules of the promotion.
+    PeerMisbehaved,
+    /// The two ends could not meet: this kind of system error.
+    SideChannel(io::ErrorKind),
+    /// The TCP socket was used past this stream.
+    SocketInUse,
 }
 
 impl FallbackReason {
     /// The code as Linux reports it for its sockets (`smcss`): zero if SMC was not tried.
     pub fn code(self) -> DeclineCode {
         match self {
-            Self::Disabled => DeclineCode(0),
+            Self::Disabled | Self::NotYet | Self::PeerNotLocal | Self::SocketInUse => DeclineCode(0),
+            Self::PeerUnproven | Self::PeerLeft | Self::PeerMisbehaved | Self::SideChannel(_) => {
+                DeclineCode::INTERNAL
+            }
             Self::PeerNotSmc => DeclineCode::PEER_NO_SMC,
             Self::Declined(code) => code,
             Self::PeerDeclined(_) => DeclineCode::PEER_DECLINED,
@@ -45,6 +62,13 @@ impl fmt::Display for FallbackReason {
             Self::PeerNotSmc => f.write_str("the peer does not speak SMC"),
             Self::Declined(code) => write!(f, "declined: {code}"),
             Self::PeerDeclined(code) => write!(f, "declined by the peer: {code}"),
+            Self::NotYet => f.write_str("not promoted yet"),
+            Self::PeerNotLocal => f.write_str("the peer is not on this host"),
+            Self::PeerUnproven => f.write_str("somebody else answered for the peer"),
+            Self::PeerLeft => f.write_str("the peer broke off the promotion"),
+            Self::PeerMisbehaved => f.write_str("the peer broke the rules of the promotion"),
+            Self::SideChannel(kind) => write!(f, "the two ends could not meet: {kind}"),
+            Self::SocketInUse => f.write_str("its TCP socket was used directly"),
         }
     }
 }

@@ -8,16 +8,60 @@ use std::{
     time::Duration,
 };
 
-use smcd::{SmcConfig, SmcListener, SmcStream, Stack, dibs::loopback::DmbLimits};
+use smcd::{Handshake, Promotion, SmcConfig, SmcListener, SmcStream, Stack, dibs::loopback::DmbLimits};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Settings with a stack of their own, as another process has.
+/// Settings for handshakes in band, with a stack of their own, as another process has.
 pub fn config() -> SmcConfig {
     limited(DmbLimits::default())
 }
 
+/// Settings for handshakes in band, with the stack of the process.
+pub fn in_band() -> SmcConfig {
+    SmcConfig::new().handshake(Handshake::InBand)
+}
+
 /// As [`config`], with this much memory.
 pub fn limited(limits: DmbLimits) -> SmcConfig {
-    SmcConfig::new().stack(Stack::with_loopback(limits).unwrap())
+    in_band().stack(Stack::with_loopback(limits).unwrap())
+}
+
+/// Settings for promotion by this policy, with a stack of their own.
+pub fn promoting(when: Promotion) -> SmcConfig {
+    config().handshake(Handshake::Promotion).promotion(when)
+}
+
+/// A connected pair that is promoted, in both directions.
+pub async fn promoted_pair() -> (SmcStream, SmcStream) {
+    let (mut client, mut server) =
+        pair_with(&promoting(Promotion::Eager), &promoting(Promotion::Eager)).await;
+    promote(&mut client, &mut server).await;
+    (client, server)
+}
+
+/// Sends messages to and fro until both directions have been switched.
+pub async fn promote(client: &mut SmcStream, server: &mut SmcStream) {
+    let switched = |stream: &SmcStream| {
+        let counts = stream.byte_counts();
+        counts.received > 0 && counts.sent > 0
+    };
+    for i in 0..200u8 {
+        if switched(client) && switched(server) {
+            return;
+        }
+        exchange(client, server, i).await;
+        exchange(server, client, i).await;
+    }
+    panic!("not promoted: {} and {}", client.transport(), server.transport());
+}
+
+/// Sends a byte one way.
+pub async fn exchange(from: &mut SmcStream, to: &mut SmcStream, byte: u8) {
+    let (sending, mut got) = ([byte], [0]);
+    let (sent, received) = tokio::join!(from.write_all(&sending), to.read_exact(&mut got));
+    sent.unwrap();
+    received.unwrap();
+    assert_eq!(got, [byte]);
 }
 
 /// A connected pair: the client with the first settings, the server with the second.

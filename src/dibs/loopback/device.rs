@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -11,8 +12,11 @@ use super::{
     link::{self, Link},
     offer::Offer,
 };
-use crate::dibs::{
-    Cause, Chid, Device, DeviceError, Dmb, DmbToken, Doorbell, Gid, Memory, RemoteDmb, VlanId,
+use crate::{
+    dibs::{
+        BadDmb, Cause, Chid, Device, DeviceError, Dmb, DmbToken, Doorbell, Gid, Memory, RemoteDmb, VlanId,
+    },
+    unix::closer,
 };
 
 /// Fabric id of the loopback fabric between processes.
@@ -20,6 +24,9 @@ use crate::dibs::{
 /// From the range of emulated fabrics (128-bit GIDs), and not Linux' own 0xFFFF: that one's DMBs are kernel memory,
 /// which no process can join.
 pub const LOOPBACK_FABRIC: Chid = Chid(0xff53);
+
+/// DMBs consist of whole pages.
+const PAGE: usize = 4096;
 
 /// Links that we keep open without a DMB behind them.
 const MAX_IDLE_LINKS: usize = 256;
@@ -69,6 +76,16 @@ struct State {
     attached_limit: usize,
     /// DMBs that `move_data` found for itself, until they are withdrawn or attached.
     moved: HashMap<DmbToken, Arc<Target>>,
+}
+
+/// A DMB that is not entered yet.
+struct Made {
+    token: DmbToken,
+    user: Gid,
+    uid: u32,
+    offer: Offer,
+    memory: Arc<Memory>,
+    interrupt: LoopbackInterrupt,
 }
 
 struct Own {
@@ -156,6 +173,26 @@ impl Loopback {
         state.moved.retain(|_, target| !target.doorbell.is_hung_up());
         state.moved.insert(token, target.clone());
         Ok(target)
+    }
+
+    /// Makes the memory of a DMB for `user`, within the limits of `uid`. Nobody knows of it yet.
+    fn make(&self, state: &mut State, user: Gid, uid: u32, len: usize) -> Result<Made, DeviceError> {
+        if len == 0 || !len.is_multiple_of(PAGE) {
+            return Err(DeviceError::OutOfRange { offset: 0, len, size: self.0.limits.bytes });
+        }
+        state.check_limits(&self.0.limits, uid, len)?;
+        let token = state.new_token()?;
+        let (offer, memory, socket) = Offer::make(len)?;
+        let interrupt = LoopbackInterrupt::new(memory.clone(), len, socket)?;
+        Ok(Made { token, user, uid, offer, memory, interrupt })
+    }
+
+    /// Enters a DMB that its user has got, or is about to get.
+    fn enter(&self, state: &mut State, made: Made) -> (Dmb, Offer) {
+        let Made { token, user, uid, offer, memory, interrupt } = made;
+        let index = state.enter(token, user, uid, offer.len);
+        let (interrupt, device) = (Box::new(interrupt), Arc::new(self.clone()));
+        (Dmb { token, index, len: offer.len, memory, interrupt, device }, offer)
     }
 
     /// Uid of the process behind `user`; opens a link to it if there is none.
@@ -255,6 +292,20 @@ impl State {
         Ok(())
     }
 
+    fn attach(
+        &mut self,
+        owner: Gid,
+        token: DmbToken,
+        len: usize,
+        target: Arc<Target>,
+    ) -> Result<RemoteDmb, DeviceError> {
+        if target.len != len {
+            return Err(DeviceError::OutOfRange { offset: 0, len, size: target.len });
+        }
+        self.remember(token, &target);
+        Ok(RemoteDmb { owner, token, len, memory: target.memory.clone(), doorbell: Box::new(target) })
+    }
+
     /// Makes an attached DMB known to `move_data`.
     fn remember(&mut self, token: DmbToken, target: &Arc<Target>) {
         // Clearing out detached ones each time the map has doubled costs a constant for each attachment.
@@ -288,29 +339,25 @@ impl Device for Loopback {
         self.0.limits.dmbs
     }
 
-    fn memory_left(&self, user: Gid) -> usize {
+    fn memory_left(&self, user: Gid, uid: Option<u32>) -> usize {
         let mut state = self.state();
-        self.reach(&mut state, user).map_or(0, |uid| state.bytes_left(&self.0.limits, uid))
+        let uid = uid.map_or_else(|| self.reach(&mut state, user), Ok);
+        uid.map_or(0, |uid| state.bytes_left(&self.0.limits, uid))
     }
 
     fn register_dmb(&self, user: Gid, len: usize, _vlan: Option<VlanId>) -> Result<Dmb, DeviceError> {
-        if len == 0 || !len.is_multiple_of(4096) {
-            return Err(DeviceError::OutOfRange { offset: 0, len, size: self.0.limits.bytes });
-        }
         let mut state = self.state();
         let uid = self.reach(&mut state, user)?;
-        state.check_limits(&self.0.limits, uid, len)?;
-        let token = state.new_token()?;
-        let (offer, memory, socket) = Offer::make(len)?;
-        let interrupt = LoopbackInterrupt::new(memory.clone(), len, socket)?;
-        if user == self.0.gid {
-            state.inbox.hold_own(user, token, offer);
-        } else {
+        let made = self.make(&mut state, user, uid, len)?;
+        if user != self.0.gid {
             let link = state.links.get(&user).ok_or(DeviceError::Unreachable(user))?;
-            link.announce(token, &offer)?;
+            link.announce(made.token, &made.offer)?;
         }
-        let index = state.enter(token, user, uid, len);
-        Ok(Dmb { token, index, len, memory, interrupt: Box::new(interrupt), device: Arc::new(self.clone()) })
+        let (dmb, offer) = self.enter(&mut state, made);
+        if user == self.0.gid {
+            state.inbox.hold_own(user, dmb.token, offer);
+        }
+        Ok(dmb)
     }
 
     fn unregister_dmb(&self, token: DmbToken) -> Result<(), DeviceError> {
@@ -340,11 +387,41 @@ impl Device for Loopback {
                 Target::new(owner, offer)?
             }
         };
-        if target.len != len {
-            return Err(DeviceError::OutOfRange { offset: 0, len, size: target.len });
+        state.attach(owner, token, len, target)
+    }
+
+    fn supports_handover(&self) -> bool {
+        true
+    }
+
+    fn register_handover(&self, user: Gid, uid: u32, len: usize) -> Result<(Dmb, Vec<OwnedFd>), DeviceError> {
+        let mut state = self.state();
+        let made = self.make(&mut state, user, uid, len)?;
+        let (dmb, offer) = self.enter(&mut state, made);
+        Ok((dmb, offer.into_fds()))
+    }
+
+    fn attach_handover(
+        &self,
+        owner: Gid,
+        token: DmbToken,
+        len: usize,
+        fds: Vec<OwnedFd>,
+    ) -> Result<RemoteDmb, DeviceError> {
+        if fds.is_empty() {
+            return Err(DeviceError::UnknownToken(token));
         }
-        state.remember(token, &target);
-        Ok(RemoteDmb { owner, token, len, memory: target.memory.clone(), doorbell: Box::new(target) })
+        let offer = Offer::from_fds(fds, len).map_err(|fds| {
+            let n = fds.len();
+            closer::discard(fds);
+            BadDmb::Descriptors(n)
+        })?;
+        if let Some(flaw) = offer.flaw() {
+            closer::discard(offer.into_fds());
+            return Err(flaw.into());
+        }
+        let target = Target::new(owner, offer)?;
+        self.state().attach(owner, token, len, target)
     }
 
     fn move_data(

@@ -11,11 +11,13 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 
 use super::{
-    closer,
     link::{self, Incoming, Look},
     offer::Offer,
 };
-use crate::dibs::{DmbToken, Gid};
+use crate::{
+    dibs::{DmbToken, Gid},
+    unix::{closer, packet::accept_from},
+};
 
 /// Links that others may hold open to us.
 const MAX_LINKS: usize = 1024;
@@ -65,7 +67,7 @@ impl Inbox {
         let mut links = std::mem::take(&mut self.links);
         links.retain_mut(|link| self.read(link, &mut packets));
         for _ in 0..ACCEPTS {
-            let Some(socket) = link::accept_from(&self.listener) else { break };
+            let Some(socket) = accept_from(&self.listener) else { break };
             self.last_link += 1;
             let mut link =
                 IncomingLink { number: self.last_link, socket, gid: None, offered: VecDeque::new() };

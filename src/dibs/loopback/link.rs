@@ -4,26 +4,23 @@
 //! and announces the DMB. The claim is not checked: an announcement is worth something only together with the
 //! token, 64 random bits that owner and user exchange by CLC.
 
-use std::{
-    io::{IoSlice, IoSliceMut},
-    mem::MaybeUninit,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::os::fd::OwnedFd;
 
 use rustix::{
-    cmsg_space,
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
-        listen, recvmsg, sendmsg, socket_with, sockopt::socket_peercred,
-    },
+    net::{SocketAddrUnix, bind, connect, listen},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::offer::Offer;
-use crate::dibs::{DeviceError, DmbToken, Gid};
+use crate::{
+    dibs::{DeviceError, DmbToken, Gid},
+    unix::{
+        packet::{self, Received, new_socket},
+        sockopt::peer_uid,
+    },
+};
 
 /// First word of every packet; changes with the format.
 const MAGIC: u32 = u32::from_be_bytes(*b"DIB1");
@@ -71,15 +68,6 @@ fn name_of(gid: Gid) -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new_abstract_name(format!("smcd/dibs/{gid}").as_bytes())
 }
 
-fn new_socket() -> Result<OwnedFd, Errno> {
-    socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-}
-
 /// Listens under the name of `gid`.
 pub(super) fn listen_as(gid: Gid) -> Result<OwnedFd, DeviceError> {
     let socket = new_socket()?;
@@ -88,38 +76,15 @@ pub(super) fn listen_as(gid: Gid) -> Result<OwnedFd, DeviceError> {
     Ok(socket)
 }
 
-/// The next link that somebody opened to us, if there is one.
-pub(super) fn accept_from(listener: &OwnedFd) -> Option<OwnedFd> {
-    accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()
-}
-
 /// Takes the next packet off a link that somebody opened to us.
 pub(super) fn receive(socket: &OwnedFd) -> Look {
     let mut bytes = [0u8; size_of::<Packet>()];
-    // Room for all that Linux lets through: what did not fit, it would close at once, here, however long that takes.
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(253))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut control,
-        RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
-    );
-    let len = match received {
-        Ok(received) => received.bytes,
-        Err(Errno::AGAIN | Errno::INTR) => return Look::Empty,
-        Err(_) => return Look::Closed,
+    let (len, fds) = match packet::receive(socket, &mut bytes) {
+        Received::Packet(len, fds) => (len, fds),
+        Received::Empty => return Look::Empty,
+        Received::Closed => return Look::Closed,
     };
-    let mut fds = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
-        }
-    }
-    if len == 0 {
-        return Look::Closed;
-    }
-    match decode(bytes.get(..len).unwrap_or(&bytes), fds) {
+    match decode(bytes.get(..len).unwrap_or(&bytes), fds.take()) {
         Ok(packet) => Look::Packet(packet),
         Err(fds) => Look::Garbage(fds),
     }
@@ -131,8 +96,7 @@ fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Incoming, Vec<OwnedFd>> {
     match (packet.magic, packet.kind, usize::try_from(packet.len)) {
         (MAGIC, HELLO, _) if fds.is_empty() => Ok(Incoming::Hello(Gid::from_bytes(packet.gid))),
         (MAGIC, ANNOUNCE, Ok(len)) => {
-            let [memory, doorbell] = <[OwnedFd; 2]>::try_from(fds)?;
-            Ok(Incoming::Announce(DmbToken(packet.token), Offer { memory, doorbell, len }))
+            Ok(Incoming::Announce(DmbToken(packet.token), Offer::from_fds(fds, len)?))
         }
         _ => Err(fds),
     }
@@ -156,7 +120,7 @@ impl Link {
             Err(Errno::AGAIN) => return Err(DeviceError::Busy),
             Err(errno) => return Err(errno.into()),
         }
-        let uid = socket_peercred(&socket)?.uid.as_raw();
+        let uid = peer_uid(&socket)?;
         let link = Self { socket, uid };
         link.send(HELLO, from, DmbToken(0), None)?;
         Ok(link)
@@ -180,18 +144,11 @@ impl Link {
     fn send(&self, kind: u32, gid: Gid, token: DmbToken, offer: Option<&Offer>) -> Result<(), DeviceError> {
         let len = offer.map_or(0, |offer| offer.len as u64);
         let packet = Packet { magic: MAGIC, kind, gid: gid.to_bytes(), token: token.0, len };
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = offer.map(|offer| [offer.memory.as_fd(), offer.doorbell.as_fd()]);
-        if let Some(fds) = &fds {
-            // The space was made for two descriptors.
-            control.push(SendAncillaryMessage::ScmRights(fds));
-        }
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match sendmsg(&self.socket, &[IoSlice::new(packet.as_bytes())], &mut control, flags) {
-            Ok(_) => Ok(()),
+        let none: &[OwnedFd] = &[];
+        match packet::send(&self.socket, &[packet.as_bytes()], offer.map_or(none, |offer| &offer.fds)) {
+            Ok(()) => Ok(()),
             // The user's queue is full, or too many descriptors are under way to it.
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::TOOMANYREFS) => Err(DeviceError::Busy),
+            Err(errno) if packet::is_busy(errno) => Err(DeviceError::Busy),
             Err(errno) => Err(errno.into()),
         }
     }

@@ -10,7 +10,6 @@
 //! The socket's far end gives its holder no such power (`MSG_DONTWAIT` belongs to the call), and it hangs up when the
 //! process at the other end dies.
 
-mod closer;
 mod device;
 mod doorbell;
 mod inbox;

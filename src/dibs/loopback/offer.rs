@@ -23,13 +23,18 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// Memory and doorbell of a DMB, on the way from owner to user.
 #[derive(Debug)]
 pub(super) struct Offer {
-    pub(super) memory: OwnedFd,
-    pub(super) doorbell: OwnedFd,
+    /// Memory and doorbell.
+    pub(super) fds: [OwnedFd; 2],
     /// Bytes of the DMB, as the owner says.
     pub(super) len: usize,
 }
 
 impl Offer {
+    /// An offer of these descriptors, or the descriptors back if they are not two.
+    pub(super) fn from_fds(fds: Vec<OwnedFd>, len: usize) -> Result<Self, Vec<OwnedFd>> {
+        Ok(Self { fds: fds.try_into()?, len })
+    }
+
     /// Makes the memory of a DMB of `dmb_len` bytes and a pair of sockets: what the user gets, our mapping, and our
     /// end of the pair.
     pub(super) fn make(dmb_len: usize) -> Result<(Self, Arc<Memory>, OwnedFd), DeviceError> {
@@ -44,34 +49,46 @@ impl Offer {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )?;
-        Ok((Self { memory, doorbell, len: dmb_len }, mapping, ours))
+        Ok((Self { fds: [memory, doorbell], len: dmb_len }, mapping, ours))
     }
 
     /// Makes sure that the descriptors are what they should be, without doing anything with them that could block.
     /// Otherwise gives them back, to be closed where that may block.
     pub(super) fn check(self) -> Result<Self, Vec<OwnedFd>> {
-        let memory = fcntl_get_seals(&self.memory).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
-        if memory && is_doorbell(&self.doorbell) { Ok(self) } else { Err(self.into_fds()) }
+        if self.flaw().is_none() { Ok(self) } else { Err(self.into_fds()) }
+    }
+
+    /// What is wrong with the descriptors, as far as can be told without doing anything that could block.
+    pub(super) fn flaw(&self) -> Option<BadDmb> {
+        let [memory, doorbell] = &self.fds;
+        match fcntl_get_seals(memory) {
+            Ok(seals) if seals.contains(SealFlags::SHRINK) => {
+                (!is_doorbell(doorbell)).then_some(BadDmb::NotDoorbell)
+            }
+            Ok(_) => Some(BadDmb::NotSealed),
+            Err(_) => Some(BadDmb::NotMemory),
+        }
     }
 
     pub(super) fn into_fds(self) -> Vec<OwnedFd> {
-        vec![self.memory, self.doorbell]
+        self.fds.into()
     }
 
     /// True if the owner has given the DMB back, or is gone.
     pub(super) fn is_withdrawn(&self) -> bool {
-        has_hung_up(&self.doorbell)
+        has_hung_up(&self.fds[1])
     }
 
     /// Maps a DMB that a remote device shared, after checking that it is what it should be.
     pub(super) fn map(self) -> Result<(Arc<Memory>, OwnedFd), DeviceError> {
         let too_long = DeviceError::OutOfRange { offset: 0, len: self.len, size: usize::MAX };
         let len = self.len.checked_add(SIGNAL_AREA).filter(|_| self.len > 0).ok_or(too_long)?;
-        check_memory(&self.memory, len as u64)?;
-        if !is_doorbell(&self.doorbell) {
+        let [memory, doorbell] = self.fds;
+        check_memory(&memory, len as u64)?;
+        if !is_doorbell(&doorbell) {
             return Err(BadDmb::NotDoorbell.into());
         }
-        Ok((Arc::new(Memory::map(&self.memory, len)?), self.doorbell))
+        Ok((Arc::new(Memory::map(&memory, len)?), doorbell))
     }
 }
 
@@ -115,6 +132,11 @@ mod tests {
         Offer::make(LEN).unwrap().0
     }
 
+    fn with_memory(memory: OwnedFd) -> Offer {
+        let [_, doorbell] = good().fds;
+        Offer { fds: [memory, doorbell], len: LEN }
+    }
+
     #[test]
     fn what_we_make_is_accepted() {
         assert!(good().map().is_ok());
@@ -122,20 +144,20 @@ mod tests {
 
     #[test]
     fn a_pipe_is_refused() {
-        assert_eq!(refused(Offer { memory: pipe().unwrap().0, ..good() }), BadDmb::NotMemory);
+        assert_eq!(refused(with_memory(pipe().unwrap().0)), BadDmb::NotMemory);
     }
 
     #[test]
     fn a_regular_file_is_refused() {
         let file = std::fs::File::open("Cargo.toml").unwrap();
-        assert_eq!(refused(Offer { memory: file.into(), ..good() }), BadDmb::NotMemory);
+        assert_eq!(refused(with_memory(file.into())), BadDmb::NotMemory);
     }
 
     #[test]
     fn an_unsealed_memfd_is_refused() {
         let memory = memfd_create("x", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
         ftruncate(&memory, 1 << 20).unwrap();
-        assert_eq!(refused(Offer { memory, ..good() }), BadDmb::NotSealed);
+        assert_eq!(refused(with_memory(memory)), BadDmb::NotSealed);
     }
 
     #[test]
@@ -144,11 +166,13 @@ mod tests {
         ftruncate(&memory, LEN as u64).unwrap();
         fcntl_add_seals(&memory, SealFlags::SHRINK).unwrap();
         let want = (LEN + SIGNAL_AREA) as u64;
-        assert_eq!(refused(Offer { memory, ..good() }), BadDmb::TooSmall { have: LEN as u64, want });
+        assert_eq!(refused(with_memory(memory)), BadDmb::TooSmall { have: LEN as u64, want });
     }
 
     #[test]
     fn a_doorbell_that_is_no_socket_is_refused() {
-        assert_eq!(refused(Offer { doorbell: pipe().unwrap().1, ..good() }), BadDmb::NotDoorbell);
+        let [memory, _] = good().fds;
+        let fds = [memory, pipe().unwrap().1];
+        assert_eq!(refused(Offer { fds, len: LEN }), BadDmb::NotDoorbell);
     }
 }

@@ -20,7 +20,7 @@ const TOO_MANY: usize = 256;
 static PENDING: AtomicUsize = AtomicUsize::new(0);
 
 /// Closes these descriptors, in a while.
-pub(super) fn discard(fds: impl IntoIterator<Item = OwnedFd>) {
+pub(crate) fn discard(fds: impl IntoIterator<Item = OwnedFd>) {
     static CLOSER: OnceLock<Option<Sender<OwnedFd>>> = OnceLock::new();
     let mut fds = fds.into_iter().peekable();
     if fds.peek().is_none() {
@@ -46,6 +46,6 @@ pub(super) fn discard(fds: impl IntoIterator<Item = OwnedFd>) {
 }
 
 /// True if what was sent before cannot be closed.
-pub(super) fn is_held_up() -> bool {
+pub(crate) fn is_held_up() -> bool {
     PENDING.load(Ordering::Relaxed) > TOO_MANY
 }

@@ -1,0 +1,285 @@
+//! The direction in which a hybrid reads.
+
+use std::{io, sync::atomic::Ordering};
+
+use bytes::BufMut;
+
+use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
+use crate::smc::connection::{Connection, Progress};
+
+/// After so many messages by TCP one more look is taken at the side channel, even if there is always more to read.
+const LOOK_EVERY: u32 = 4;
+
+/// Where the next byte comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum From {
+    /// From TCP.
+    Tcp,
+    /// From TCP; but we have said that we read the ring, and the peer may have switched.
+    Either,
+    /// From TCP until so many bytes were read, then from the ring.
+    TcpUntil(u64),
+    /// From the ring.
+    Ring,
+}
+
+/// How the TCP connection has ended.
+#[derive(Debug)]
+enum End {
+    Fin,
+    /// The error is reported once, as by TCP.
+    Reset(Option<io::Error>),
+}
+
+/// What was read from the TCP connection.
+enum Got {
+    Bytes(usize),
+    Nothing,
+    Ended,
+}
+
+#[derive(Debug)]
+pub(super) struct Inbound {
+    from: From,
+    /// Bytes that the application has got by TCP.
+    taken: u64,
+    end: Option<End>,
+    /// Never to be switched.
+    stays: bool,
+}
+
+impl Inbound {
+    pub(super) fn new(taken: u64) -> Self {
+        Self { from: From::Tcp, taken, end: None, stays: false }
+    }
+
+    pub(super) fn watches_ring(&self) -> bool {
+        self.from != From::Tcp
+    }
+
+    pub(super) fn keep_on_tcp(&mut self) {
+        self.stays = true;
+    }
+
+    /// True if there is data that nobody will read, other than what the kernel knows of.
+    pub(super) fn has_unread(&self, connection: &Connection) -> bool {
+        let in_ring = connection.unread().unwrap_or(0) as usize;
+        match self.from {
+            From::Tcp => false,
+            From::Either => in_ring > PREAMBLE,
+            From::TcpUntil(offset) => self.taken < offset || in_ring > 0,
+            From::Ring => in_ring > 0,
+        }
+    }
+
+    fn receive(&mut self, tcp: &impl Tcp, dst: &mut impl BufMut) -> Got {
+        if self.end.is_some() {
+            return Got::Ended;
+        }
+        let got = self.judge(tcp.receive(dst));
+        if let Got::Bytes(n) = got {
+            self.taken += n as u64;
+        }
+        got
+    }
+
+    fn judge(&mut self, received: io::Result<usize>) -> Got {
+        match received {
+            Ok(0) => self.end = Some(End::Fin),
+            Ok(n) => return Got::Bytes(n),
+            Err(error) if is_for_later(&error) => return Got::Nothing,
+            Err(error) => self.end = Some(End::Reset(Some(error))),
+        }
+        Got::Ended
+    }
+
+    /// Nothing is left to read before the end of the TCP connection.
+    fn ended(&mut self) -> io::Result<Progress> {
+        match &mut self.end {
+            Some(End::Reset(error)) => error.take().map_or(Ok(Progress::Eof), Err),
+            _ => Ok(Progress::Eof),
+        }
+    }
+
+    /// The connection has ended before all bytes came that the peer has given to TCP.
+    fn cut_off(&mut self) -> io::Result<Progress> {
+        match self.ended()? {
+            Progress::Eof => Err(io::ErrorKind::ConnectionReset.into()),
+            other => Ok(other),
+        }
+    }
+}
+
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// What an attempt does with the bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Take,
+    Peek,
+}
+
+impl<R: Ring, T: Tcp> Hybrid<R, T> {
+    /// Reads what is there, as much as `dst` takes.
+    ///
+    /// # Errors
+    /// As for TCP. That the peer broke the protocol of the ring is `InvalidData`.
+    pub(crate) fn try_read(&self, dst: &mut impl BufMut) -> io::Result<Progress> {
+        self.read(How::Take, dst)
+    }
+
+    /// Copies what is there, as much as `dst` takes, and leaves it there.
+    ///
+    /// # Errors
+    /// As [`Hybrid::try_read`].
+    pub(crate) fn try_peek(&self, dst: &mut impl BufMut) -> io::Result<Progress> {
+        self.read(How::Peek, dst)
+    }
+
+    /// True if there is something to read, the end included. An error remains to be reported.
+    pub(crate) fn is_readable(&self) -> bool {
+        match self.try_peek(&mut &mut [0; 1][..]) {
+            Ok(Progress::Blocked) => false,
+            Ok(_) => true,
+            Err(error) => {
+                let mut inbound = lock(&self.inbound);
+                if let Some(End::Reset(reported)) = &mut inbound.end {
+                    reported.get_or_insert(error);
+                }
+                true
+            }
+        }
+    }
+
+    fn read(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
+        if !dst.has_remaining_mut() {
+            return Ok(Progress::Done(0));
+        }
+        if self.reads_ring() {
+            return self.read_ring(how, dst);
+        }
+        let mut inbound = lock(&self.inbound);
+        loop {
+            self.advance(&mut inbound)?;
+            let limit = match inbound.from {
+                From::Ring => {
+                    drop(inbound);
+                    return self.read_ring(how, dst);
+                }
+                From::TcpUntil(offset) => usize::try_from(offset - inbound.taken).unwrap_or(usize::MAX),
+                From::Tcp | From::Either => usize::MAX,
+            };
+            let mut room = dst.limit(limit);
+            let got = match how {
+                How::Take => inbound.receive(&*self.tcp, &mut room),
+                How::Peek if inbound.end.is_some() => Got::Ended,
+                How::Peek => inbound.judge(self.tcp.peek(&mut room)),
+            };
+            match (got, inbound.from) {
+                (Got::Bytes(n), _) => {
+                    if how == How::Take && self.note(n).is_multiple_of(LOOK_EVERY) {
+                        drop(inbound);
+                        self.step();
+                    }
+                    return Ok(Progress::Done(n));
+                }
+                (Got::Nothing, From::Tcp) => {
+                    if !self.step() {
+                        return Ok(Progress::Blocked);
+                    }
+                }
+                (Got::Nothing, _) => return Ok(Progress::Blocked),
+                (Got::Ended, From::TcpUntil(_)) => return inbound.cut_off(),
+                // The peer may have switched before it ended the connection.
+                (Got::Ended, From::Either) => {
+                    self.advance(&mut inbound)?;
+                    if inbound.from == From::Either {
+                        return inbound.ended();
+                    }
+                }
+                (Got::Ended, _) => return inbound.ended(),
+            }
+        }
+    }
+
+    /// Moves on as far as can be told now.
+    fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
+        let Some(connection) = self.ring.get().map(R::connection) else { return Ok(()) };
+        if inbound.from == From::Tcp && !inbound.stays && inbound.end.is_none() {
+            match self.tcp.counts() {
+                Ok(counts) if counts.taken == inbound.taken => {
+                    connection.announce_reading()?;
+                    inbound.from = From::Either;
+                }
+                Err(error) if is_for_later(&error) => {}
+                other => {
+                    tracing::warn!(kernel = ?other, ours = inbound.taken, "the TCP connection is read by others");
+                    inbound.stays = true;
+                }
+            }
+        }
+        if inbound.from == From::Either
+            && let Some(offset) = switch_offset(connection)
+        {
+            if offset < inbound.taken {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
+            }
+            inbound.from = From::TcpUntil(offset);
+        }
+        if inbound.from == From::TcpUntil(inbound.taken) {
+            inbound.from = From::Ring;
+            self.reads_ring.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn read_ring(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
+        let Some(connection) = self.ring.get().map(R::connection) else { return Ok(Progress::Eof) };
+        let attempt = |dst: &mut _| match how {
+            How::Take => connection.try_read(dst),
+            How::Peek => connection.try_peek(dst),
+        };
+        match attempt(dst)? {
+            Progress::Blocked => {}
+            other => return Ok(other),
+        }
+        let mut inbound = lock(&self.inbound);
+        if inbound.end.is_none() {
+            match inbound.judge(self.tcp.peek(&mut &mut [0; 1][..])) {
+                Got::Nothing => return Ok(Progress::Blocked),
+                Got::Bytes(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, AfterSwitch)),
+                Got::Ended => {}
+            }
+        }
+        // What the peer published before the end counts first.
+        match attempt(dst)? {
+            Progress::Blocked => inbound.ended(),
+            other => Ok(other),
+        }
+    }
+}
+
+/// The offset at which the peer has switched, if it has.
+fn switch_offset(connection: &Connection) -> Option<u64> {
+    let mut offset = [0; PREAMBLE];
+    // A peer that spoils its ring before it has switched has not switched.
+    if (connection.unread().ok()? as usize) < PREAMBLE {
+        return None;
+    }
+    match connection.try_read(&mut &mut offset[..]) {
+        Ok(Progress::Done(PREAMBLE)) => Some(u64::from_ne_bytes(offset)),
+        _ => None,
+    }
+}
+
+/// The peer says that it has switched at an offset that lies behind.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer has switched to shared memory at an offset that was read already")]
+struct SwitchedBefore;
+
+/// The peer has sent data by TCP after it had switched.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer has sent data by TCP after it had switched to shared memory")]
+struct AfterSwitch;

@@ -1,0 +1,315 @@
+//! A connection that is TCP at once and may become SMC-D while it runs.
+//!
+//! Each direction is switched by itself, at an offset of its byte stream that both ends agree on in this way:
+//!
+//! 1. Both ends have agreed on a pair of rings ([`Negotiation`]). Bytes still go by TCP.
+//! 2. The reader says in the writer's ring that it is reading (`READING`), and from then on looks at both its ring and
+//!    the TCP connection. It says so from inside a read, so nobody who sleeps on the TCP connection is left there.
+//! 3. The writer, at its next write, puts the number of bytes that it has given to TCP so far into the ring, as the
+//!    first eight bytes. All that follows goes by the ring.
+//! 4. The reader finds the number, takes bytes from TCP until it has as many, and the rest from the ring.
+//!
+//! Whatever is left undone leaves the connection as it is. TCP stays below and remains the authority on life and death:
+//! once the ring is drained, its end is the end of the stream, and its reset is a reset.
+//!
+//! Nothing here waits, and nothing here belongs to a runtime.
+
+mod inbound;
+mod outbound;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+pub(crate) use tcp::{Counts, Tcp, receive, send};
+
+use self::{inbound::Inbound, outbound::Outbound};
+use super::{
+    ByteCounts, SmcConfig, Transport,
+    connection::Connection,
+    established::Established,
+    negotiation::{Negotiation, Step},
+};
+use crate::tcp_fallback::FallbackReason;
+
+/// Bytes of the ring before the first of the stream: the offset of the switch.
+const PREAMBLE: usize = 8;
+
+/// So many calls in a row look at the side channel; after that only some, so that a peer that never comes costs nothing.
+const EAGER_CALLS: u32 = 16;
+
+/// At least one of so many calls looks at the side channel.
+const RARE_CALLS: u32 = 256;
+
+/// A pair of rings in the hands of a front end.
+pub(crate) trait Ring: Sized {
+    /// What it takes to make one.
+    type Home;
+
+    /// Takes over what both ends have agreed on.
+    ///
+    /// # Errors
+    /// If the front end cannot wait for another connection.
+    fn new(established: Established, home: &Self::Home) -> io::Result<Self>;
+
+    fn connection(&self) -> &Connection;
+
+    fn transport(&self) -> Transport;
+}
+
+/// How far the promotion of a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Phase {
+    /// What goes by TCP is counted.
+    Counting,
+    /// A handshake is under way, or is waited for.
+    Negotiating,
+    /// There are rings.
+    Agreed,
+    /// It stays TCP.
+    Staying,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Hybrid<R: Ring, T: Tcp> {
+    /// Closed before the TCP connection, so that the peer finds it closed when it sees the end of that.
+    ring: OnceLock<R>,
+    tcp: Arc<T>,
+    home: R::Home,
+    config: Arc<SmcConfig>,
+    phase: AtomicU8,
+    bytes: AtomicU64,
+    messages: AtomicU32,
+    /// Calls since the handshake last went on.
+    calls: AtomicU32,
+    negotiation: Mutex<Option<Box<Negotiation>>>,
+    reason: Mutex<FallbackReason>,
+    /// Copies of what the two mutexes hold, for a quick look. Once true, always true.
+    reads_ring: AtomicBool,
+    writes_ring: AtomicBool,
+    inbound: Mutex<Inbound>,
+    outbound: Mutex<Outbound>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one of these is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<R: Ring, T: Tcp> Hybrid<R, T> {
+    /// A connection on which nothing was read or written yet.
+    pub(crate) fn new(tcp: Arc<T>, home: R::Home, config: Arc<SmcConfig>) -> Self {
+        Self::with_counts(tcp, home, config, Counts::default())
+    }
+
+    /// A connection on which so much was read and written already.
+    pub(crate) fn with_counts(tcp: Arc<T>, home: R::Home, config: Arc<SmcConfig>, counts: Counts) -> Self {
+        Self {
+            ring: OnceLock::new(),
+            tcp,
+            home,
+            config,
+            phase: AtomicU8::new(Phase::Counting as u8),
+            bytes: AtomicU64::new(0),
+            messages: AtomicU32::new(0),
+            calls: AtomicU32::new(0),
+            negotiation: Mutex::new(None),
+            reason: Mutex::new(FallbackReason::NotYet),
+            reads_ring: AtomicBool::new(false),
+            writes_ring: AtomicBool::new(false),
+            inbound: Mutex::new(Inbound::new(counts.taken)),
+            outbound: Mutex::new(Outbound::new(counts.given)),
+        }
+    }
+
+    /// The TCP connection below.
+    pub(crate) fn tcp(&self) -> &T {
+        &self.tcp
+    }
+
+    /// The rings, if both ends have agreed on some. They need not be in use.
+    pub(crate) fn ring(&self) -> Option<&R> {
+        self.ring.get()
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Counting,
+            1 => Phase::Negotiating,
+            2 => Phase::Agreed,
+            _ => Phase::Staying,
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// True once writing goes by the ring.
+    pub(crate) fn writes_ring(&self) -> bool {
+        self.writes_ring.load(Ordering::Acquire)
+    }
+
+    /// True once reading goes by the ring alone.
+    pub(crate) fn reads_ring(&self) -> bool {
+        self.reads_ring.load(Ordering::Acquire)
+    }
+
+    /// True if what is to be read may come by the ring.
+    pub(crate) fn watches_ring(&self) -> bool {
+        self.reads_ring() || lock(&self.inbound).watches_ring()
+    }
+
+    /// How the bytes travel: by SMC-D as soon as one direction has been switched.
+    pub(crate) fn transport(&self) -> Transport {
+        match self.ring.get() {
+            Some(ring) if self.reads_ring() || self.writes_ring() => ring.transport(),
+            _ => Transport::Tcp(*lock(&self.reason)),
+        }
+    }
+
+    /// Payload bytes that went by the rings.
+    pub(crate) fn byte_counts(&self) -> ByteCounts {
+        let Some(ring) = self.ring.get() else { return ByteCounts::default() };
+        let ByteCounts { received, sent } = ring.connection().byte_counts();
+        let payload = |bytes: u64| bytes.saturating_sub(PREAMBLE as u64);
+        ByteCounts { received: payload(received), sent: payload(sent) }
+    }
+
+    /// Counts a call that has read or written something by TCP.
+    fn note(&self, bytes: usize) -> u32 {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Goes on with the promotion if it is time to. True if both ends have just agreed.
+    pub(crate) fn step(&self) -> bool {
+        match self.phase() {
+            Phase::Counting => {
+                let (bytes, messages) =
+                    (self.bytes.load(Ordering::Relaxed), self.messages.load(Ordering::Relaxed));
+                self.config.promotion.is_due(bytes, messages) && self.negotiate()
+            }
+            Phase::Negotiating => self.is_time_to_look() && self.negotiate(),
+            Phase::Agreed | Phase::Staying => false,
+        }
+    }
+
+    /// Looking costs a system call: often at first, then less and less.
+    fn is_time_to_look(&self) -> bool {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        calls <= EAGER_CALLS || calls.is_power_of_two() || calls.is_multiple_of(RARE_CALLS)
+    }
+
+    #[cold]
+    fn negotiate(&self) -> bool {
+        // Whoever else is at it does the same.
+        let Ok(mut negotiation) = self.negotiation.try_lock() else { return false };
+        match self.phase() {
+            Phase::Counting => match Negotiation::new(self.tcp.socket(), self.config.clone()) {
+                Ok(new) => {
+                    *negotiation = Some(Box::new(new));
+                    self.enter(Phase::Negotiating);
+                }
+                Err(reason) => {
+                    self.stay(reason);
+                    return false;
+                }
+            },
+            Phase::Negotiating => {}
+            Phase::Agreed | Phase::Staying => return false,
+        }
+        let Some(under_way) = negotiation.as_mut() else { return false };
+        match under_way.step() {
+            Step::Waiting => false,
+            Step::Progress => {
+                self.calls.store(0, Ordering::Relaxed);
+                false
+            }
+            Step::Established(established) => {
+                *negotiation = None;
+                self.agree(*established)
+            }
+            Step::Over(reason) => {
+                *negotiation = None;
+                self.stay(reason);
+                false
+            }
+        }
+    }
+
+    /// Both ends have agreed on these rings.
+    pub(crate) fn agree(&self, established: Established) -> bool {
+        match R::new(established, &self.home) {
+            Ok(ring) => {
+                let is_new = self.ring.set(ring).is_ok();
+                self.enter(Phase::Agreed);
+                tracing::debug!("both ends have agreed on SMC-D");
+                is_new
+            }
+            Err(error) => {
+                self.stay(FallbackReason::SideChannel(error.kind()));
+                false
+            }
+        }
+    }
+
+    /// The connection stays TCP for good, or as much of it as has not been switched.
+    pub(crate) fn stay(&self, reason: FallbackReason) {
+        tracing::debug!(%reason, "the connection stays TCP");
+        *lock(&self.reason) = reason;
+        if self.ring.get().is_none() {
+            self.enter(Phase::Staying);
+        }
+    }
+
+    /// Leaves the TCP connection to the application: nothing is read or written but by it. The direction must not have
+    /// been switched, nor be about to be.
+    ///
+    /// # Errors
+    /// `Unsupported` if it is too late.
+    pub(crate) fn leave_to_application(&self, reading: bool, writing: bool) -> io::Result<()> {
+        let mut inbound = lock(&self.inbound);
+        let mut outbound = lock(&self.outbound);
+        if (reading && inbound.watches_ring()) || (writing && outbound.is_on_ring()) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, OnRing));
+        }
+        if reading {
+            inbound.keep_on_tcp();
+        }
+        if writing {
+            outbound.keep_on_tcp();
+        }
+        self.stay(FallbackReason::SocketInUse);
+        Ok(())
+    }
+}
+
+/// The bytes go by shared memory, where the TCP socket is of no use.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection has moved to shared memory")]
+struct OnRing;
+
+impl<R: Ring, T: Tcp> Drop for Hybrid<R, T> {
+    fn drop(&mut self) {
+        let Some(connection) = self.ring.get().map(R::connection) else { return };
+        let unread = lock(&self.inbound).has_unread(connection);
+        if unread {
+            // The data would be in the TCP connection, and the kernel would see to it.
+            self.tcp.reset_on_close();
+        }
+        connection.will_close(unread || self.tcp.resets_on_close());
+        if !connection.has_peer_ended() && connection.interrupt().is_hung_up() {
+            connection.peer_is_gone();
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The direction in which a hybrid writes.
+
+use std::{
+    io::{self, IoSlice},
+    sync::atomic::Ordering,
+};
+
+use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
+use crate::{
+    fault::fault,
+    smc::connection::{Connection, Progress},
+};
+
+#[derive(Debug)]
+pub(super) struct Outbound {
+    on_ring: bool,
+    /// Bytes that were given to TCP.
+    given: u64,
+    /// Never to be switched.
+    stays: bool,
+}
+
+impl Outbound {
+    pub(super) fn new(given: u64) -> Self {
+        Self { on_ring: false, given, stays: false }
+    }
+
+    pub(super) fn is_on_ring(&self) -> bool {
+        self.on_ring
+    }
+
+    pub(super) fn keep_on_tcp(&mut self) {
+        self.stays = true;
+    }
+}
+
+impl<R: Ring, T: Tcp> Hybrid<R, T> {
+    /// Writes as much as there is room for.
+    ///
+    /// # Errors
+    /// As for TCP.
+    pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<Progress> {
+        if self.writes_ring() {
+            return self.write_ring(bufs);
+        }
+        loop {
+            let mut outbound = lock(&self.outbound);
+            if outbound.on_ring || self.switch(&mut outbound, bufs) {
+                drop(outbound);
+                return self.write_ring(bufs);
+            }
+            match self.tcp.send(bufs) {
+                Ok(n) => {
+                    outbound.given += n as u64;
+                    drop(outbound);
+                    if n > 0 {
+                        self.note(n);
+                        self.step();
+                    }
+                    return Ok(Progress::Done(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drop(outbound);
+                    if !self.step() {
+                        return Ok(Progress::Blocked);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn write_ring(&self, bufs: &[IoSlice<'_>]) -> io::Result<Progress> {
+        let Some(ring) = self.ring.get() else { return Ok(Progress::Blocked) };
+        Ok(ring.connection().try_write(bufs)?)
+    }
+
+    /// Switches to the ring if the peer reads it and there is something to write. Once said, there is no way back.
+    fn switch(&self, outbound: &mut Outbound, bufs: &[IoSlice<'_>]) -> bool {
+        let Some(connection) = self.ring.get().map(R::connection) else { return false };
+        let is_wanted =
+            !outbound.stays && connection.is_peer_reading() && bufs.iter().any(|buf| !buf.is_empty());
+        if !is_wanted || !self.is_all_counted(outbound) || !say_offset(connection, outbound.given) {
+            return false;
+        }
+        fault!("switch-said");
+        outbound.on_ring = true;
+        self.writes_ring.store(true, Ordering::Release);
+        // Nothing will follow by TCP that what it holds back could wait for.
+        self.tcp.push();
+        tracing::debug!(offset = outbound.given, "writing has moved to shared memory");
+        true
+    }
+
+    /// Makes sure that the kernel has been given as many bytes as we think.
+    fn is_all_counted(&self, outbound: &mut Outbound) -> bool {
+        match self.tcp.counts() {
+            Ok(counts) if counts.given == outbound.given => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            other => {
+                tracing::warn!(kernel = ?other, ours = outbound.given, "the TCP connection is written to by others");
+                outbound.stays = true;
+                false
+            }
+        }
+    }
+
+    /// Sends an urgent byte, as `MSG_OOB` does on TCP. Before the switch that means that there will be none: an urgent
+    /// byte has no certain place among the others.
+    ///
+    /// # Errors
+    /// As for TCP.
+    pub(crate) fn try_write_urgent(
+        &self,
+        byte: u8,
+        by_tcp: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Progress> {
+        let mut outbound = lock(&self.outbound);
+        if outbound.on_ring {
+            drop(outbound);
+            let Some(ring) = self.ring.get() else { return Ok(Progress::Blocked) };
+            return Ok(ring.connection().try_write_urgent(byte)?);
+        }
+        outbound.stays = true;
+        by_tcp().map(|()| Progress::Done(1))
+    }
+
+    /// True if something can be written, or an attempt would fail.
+    pub(crate) fn is_writable(&self) -> bool {
+        match self.ring.get() {
+            Some(ring) if self.writes_ring() => ring.connection().is_writable(),
+            _ => self.tcp.is_writable(),
+        }
+    }
+
+    /// The application will write nothing more. What it wrote before reaches the peer. Shutting down the TCP connection
+    /// is left to the caller.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        let mut outbound = lock(&self.outbound);
+        outbound.stays = true;
+        match self.ring.get() {
+            Some(ring) if outbound.on_ring => Ok(ring.connection().shutdown_write()?),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Puts the offset of the switch into the ring, which is empty.
+fn say_offset(connection: &Connection, offset: u64) -> bool {
+    let preamble = offset.to_ne_bytes();
+    matches!(connection.try_write(&[IoSlice::new(&preamble)]), Ok(Progress::Done(PREAMBLE)))
+}

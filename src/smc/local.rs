@@ -1,0 +1,48 @@
+//! What this end brings to a handshake, and what it makes of the result; the same in band and on a side channel.
+
+use std::sync::Arc;
+
+use super::{SmcConfig, Stack, connection::Connection, cursor::RingLen, outlet::Outlet};
+use crate::{
+    clc::{
+        DeclineCode,
+        handshake::{Agreed, Local, LocalDevice, OwnDmb},
+        wire::{DmbeSize, Hostname, UpTo},
+    },
+    dibs::{Device, DeviceError, Dmb},
+};
+
+/// What this end offers.
+pub(super) fn local(config: &SmcConfig, stack: &Stack) -> Local {
+    let identify = |device: &Arc<dyn Device>| LocalDevice { gid: device.gid(), chid: device.fabric_id() };
+    let mut local = Local::new(stack.devices().iter().map(identify).collect());
+    local.ueids = UpTo::first_of(config.ueids.iter().copied());
+    local.hostname = hostname();
+    local.timeout = config.handshake_timeout;
+    local
+}
+
+/// Joins what was agreed on. `None` if a ring of these sizes cannot be.
+pub(super) fn join(agreed: &Agreed, dmb: Arc<Dmb>, outlet: Outlet) -> Option<Arc<Connection>> {
+    let own_ring = RingLen::of_dmb(dmb.len())?;
+    let peer_ring = RingLen::of_dmb(agreed.terms().peer_dmb().size().bytes())?;
+    Some(Arc::new(Connection::new(dmb, own_ring, outlet, peer_ring)))
+}
+
+pub(super) fn own_dmb(dmb: &Dmb) -> OwnDmb {
+    OwnDmb { token: dmb.token(), size: DmbeSize::holding(dmb.len()), index: 0 }
+}
+
+/// The diagnosis for a buffer that cannot be had.
+pub(super) fn decline_code(error: &DeviceError) -> DeclineCode {
+    match error {
+        DeviceError::NoFreeDmb(_) => DeclineCode::NO_FREE_DMB,
+        _ => DeclineCode::MEMORY,
+    }
+}
+
+/// Name of this host, blank if it is not ASCII.
+fn hostname() -> Hostname {
+    let uname = rustix::system::uname();
+    uname.nodename().to_str().ok().and_then(|name| name.parse().ok()).unwrap_or(Hostname::BLANK)
+}

@@ -1,0 +1,204 @@
+//! A hybrid connection in the hands of tokio.
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::BufMut;
+use rustix::net::RecvFlags;
+use tokio::{io::Interest, net::TcpStream, runtime::Handle};
+
+use super::{
+    BusyPoll, SmcConfig, Transport,
+    connection::{Connection, Progress},
+    established::Established,
+    hybrid::{Hybrid, Ring, Tcp, receive, send},
+    smcd::{Smcd, finished},
+};
+use crate::dibs::Cause;
+
+/// A TCP connection of tokio that may become SMC-D.
+pub(crate) type Promoted = Hybrid<Smcd, TcpStream>;
+
+/// Where the rings of a connection are watched, and how.
+#[derive(Debug)]
+pub(crate) struct Home {
+    runtime: Option<Handle>,
+    busy_poll: BusyPoll,
+}
+
+impl Home {
+    /// The runtime that the caller runs in, which is also that of its TCP connection.
+    pub(crate) fn here(config: &SmcConfig) -> Self {
+        Self { runtime: Handle::try_current().ok(), busy_poll: config.busy_poll }
+    }
+}
+
+impl Ring for Smcd {
+    type Home = Home;
+
+    fn new(established: Established, home: &Home) -> io::Result<Self> {
+        let runtime = home.runtime.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let _entered = runtime.enter();
+        Self::new(established, home.busy_poll, true)
+    }
+
+    fn connection(&self) -> &Connection {
+        self.connection()
+    }
+
+    fn transport(&self) -> Transport {
+        self.transport()
+    }
+}
+
+impl Tcp for TcpStream {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn receive(&self, dst: &mut impl BufMut) -> io::Result<usize> {
+        let mut partly = None;
+        let result = self.try_io(Interest::READABLE, || {
+            let room = dst.chunk_mut().len();
+            let n = receive(self, dst, RecvFlags::empty())?;
+            if n > 0 && n < room {
+                // Nothing is left: the runtime need not be told by one more call of the system.
+                partly = Some(n);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(n)
+        });
+        partly.map_or(result, Ok)
+    }
+
+    fn peek(&self, dst: &mut impl BufMut) -> io::Result<usize> {
+        self.try_io(Interest::READABLE, || receive(self, dst, RecvFlags::PEEK))
+    }
+
+    fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.try_io(Interest::WRITABLE, || send(self, bufs))
+    }
+}
+
+/// A connection on which nothing was read or written yet.
+pub(crate) fn promoted(tcp: Arc<TcpStream>, config: Arc<SmcConfig>) -> Promoted {
+    Hybrid::new(tcp, Home::here(&config), config)
+}
+
+impl Promoted {
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, dst: &mut impl BufMut) -> Poll<io::Result<usize>> {
+        self.poll_data(cx, &mut || self.try_read(dst))
+    }
+
+    pub(crate) fn poll_peek(&self, cx: &mut Context<'_>, dst: &mut impl BufMut) -> Poll<io::Result<usize>> {
+        self.poll_data(cx, &mut || self.try_peek(dst))
+    }
+
+    /// Makes progress with reading, or arranges to be woken by whichever of TCP and ring has something first.
+    pub(crate) fn poll_data(
+        &self,
+        cx: &mut Context<'_>,
+        attempt: &mut dyn FnMut() -> io::Result<Progress>,
+    ) -> Poll<io::Result<usize>> {
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        loop {
+            let ring = self.ring().filter(|_| self.watches_ring());
+            let result = match ring {
+                Some(ring) => ring.attempt(Cause::Data, self.reads_ring(), attempt),
+                None => finished(attempt()),
+            };
+            if let Some(result) = result {
+                coop.made_progress();
+                return Poll::Ready(result);
+            }
+            if ring.is_none() && self.watches_ring() {
+                // The attempt has brought the ring into play, but asked for no signal.
+                continue;
+            }
+            let signal = ring.map_or(Poll::Pending, |ring| ring.poll_signal(cx, Cause::Data));
+            match (signal, self.tcp().poll_read_ready(cx)) {
+                (Poll::Pending, Poll::Pending) => return Poll::Pending,
+                (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                    return Poll::Ready(Err(error));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.poll_space(cx, &mut || self.try_write(bufs))
+    }
+
+    /// Makes progress with writing, or arranges to be woken.
+    pub(crate) fn poll_space(
+        &self,
+        cx: &mut Context<'_>,
+        attempt: &mut dyn FnMut() -> io::Result<Progress>,
+    ) -> Poll<io::Result<usize>> {
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        loop {
+            let ring = self.ring().filter(|_| self.writes_ring());
+            let result = match ring {
+                Some(ring) => ring.attempt(Cause::Space, true, attempt),
+                None => finished(attempt()),
+            };
+            if let Some(result) = result {
+                coop.made_progress();
+                return Poll::Ready(result);
+            }
+            match ring {
+                Some(ring) if ring.has_hung_up() => return Poll::Ready(Err(gone())),
+                Some(ring) => ready!(ring.poll_signal(cx, Cause::Space))?,
+                None if self.writes_ring() => {}
+                None => ready!(self.tcp().poll_write_ready(cx))?,
+            }
+        }
+    }
+
+    /// Waits until there is something to read. Any number of tasks may wait.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        loop {
+            let Some(ring) = self.ring().filter(|_| self.watches_ring()) else {
+                return self.tcp().readable().await;
+            };
+            if self.is_readable() {
+                return Ok(());
+            }
+            ring.connection().interrupt().arm(Cause::Data);
+            if self.is_readable() {
+                return Ok(());
+            }
+            tokio::select! {
+                signal = ring.signal(Cause::Data) => signal?,
+                ready = self.tcp().readable() => ready?,
+            }
+        }
+    }
+
+    /// Waits until something can be written, or writing would fail. Any number of tasks may wait.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        loop {
+            let Some(ring) = self.ring().filter(|_| self.writes_ring()) else {
+                return self.tcp().writable().await;
+            };
+            if self.is_writable() || ring.has_hung_up() {
+                return Ok(());
+            }
+            ring.connection().interrupt().arm(Cause::Space);
+            if self.is_writable() {
+                return Ok(());
+            }
+            ring.signal(Cause::Space).await?;
+        }
+    }
+}
+
+/// The peer's process is gone, so that room will never come.
+fn gone() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}

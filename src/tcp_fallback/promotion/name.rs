@@ -1,0 +1,128 @@
+//! Where the two ends of a connection meet.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use rustix::{
+    fs::{Mode, OFlags, open},
+    io::Errno,
+    net::{SocketAddrUnix, bind, connect, listen},
+};
+
+use super::four_tuple::FourTuple;
+use crate::unix::packet::new_socket;
+
+/// Longest path of a unix socket, without the zero that ends it.
+const MAX_PATH: usize = 107;
+
+/// Most files that are looked at when a process first uses a runtime directory.
+const MAX_SWEEP: usize = 4096;
+
+/// Connections that wait to be accepted: the other end of ours, and strangers.
+const BACKLOG: i32 = 16;
+
+/// The name of a connection: in the abstract namespace, which reaches as far as TCP loopback does; or in a directory,
+/// so that containers with network namespaces of their own can share it.
+#[derive(Clone, Debug)]
+pub(super) enum Name {
+    /// Without the leading zero.
+    Abstract(String),
+    /// The file.
+    File(PathBuf),
+}
+
+impl Name {
+    pub(super) fn of(tuple: &FourTuple, runtime_dir: Option<&Path>) -> Self {
+        match runtime_dir {
+            None => Self::Abstract(format!("smcd/tcp/{}", tuple.text())),
+            Some(dir) => {
+                sweep_once(dir);
+                Self::File(dir.join(tuple.text()))
+            }
+        }
+    }
+
+    /// True if processes of other network namespaces can find it.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// Connects to whoever listens.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED` or `ENOENT` if nobody does, `EAGAIN` if too many wait already.
+    pub(super) fn connect(&self) -> Result<OwnedFd, Errno> {
+        let socket = new_socket()?;
+        self.with_address(|address| connect(&socket, address))?;
+        Ok(socket)
+    }
+
+    /// Listens.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` if somebody has the name.
+    pub(super) fn listen(&self) -> Result<OwnedFd, Errno> {
+        let socket = new_socket()?;
+        self.with_address(|address| bind(&socket, address))?;
+        if let Self::File(path) = self {
+            // Who may come in is for the directory to say, and for the proof that follows.
+            let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o666));
+        }
+        listen(&socket, BACKLOG)?;
+        Ok(socket)
+    }
+
+    /// Removes what a process left that has died; an abstract name goes with its socket.
+    pub(super) fn remove(&self) {
+        if let Self::File(path) = self {
+            // Whoever was faster has done it.
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    fn with_address<T>(&self, run: impl FnOnce(&SocketAddrUnix) -> Result<T, Errno>) -> Result<T, Errno> {
+        match self {
+            Self::Abstract(name) => run(&SocketAddrUnix::new_abstract_name(name.as_bytes())?),
+            Self::File(path) if path.as_os_str().as_bytes().len() <= MAX_PATH => {
+                run(&SocketAddrUnix::new(path.as_path())?)
+            }
+            Self::File(path) => {
+                // Too long to be named as it is.
+                let (Some(dir), Some(file)) = (path.parent(), path.file_name()) else {
+                    return Err(Errno::INVAL);
+                };
+                let dir = open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+                let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(file);
+                run(&SocketAddrUnix::new(short.as_path())?)
+            }
+        }
+    }
+}
+
+/// Removes the files of processes that have died, when this process first uses the directory.
+fn sweep_once(dir: &Path) {
+    static SWEPT: OnceLock<()> = OnceLock::new();
+    SWEPT.get_or_init(|| {
+        if let Err(error) = sweep(dir) {
+            tracing::warn!(dir = %dir.display(), %error, "the runtime directory cannot be read");
+        }
+    });
+}
+
+fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)?.take(MAX_SWEEP) {
+        let name = Name::File(entry?.path());
+        // Whoever listens there finds a connection that has ended at once, and takes no notice.
+        if matches!(name.connect(), Err(Errno::CONNREFUSED)) {
+            name.remove();
+        }
+    }
+    Ok(())
+}

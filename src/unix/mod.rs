@@ -1,0 +1,8 @@
+//! What the system offers beside streams: packets with descriptors, from peers that are not trusted, and options.
+
+pub(crate) mod closer;
+mod handed;
+pub(crate) mod packet;
+pub(crate) mod sockopt;
+
+pub(crate) use handed::Handed;

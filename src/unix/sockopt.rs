@@ -1,0 +1,91 @@
+//! Socket options that no crate reads as they may be.
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+/// Reads an option into `value`; says how many bytes it has.
+///
+/// # Errors
+/// The system's.
+fn get(socket: impl AsFd, level: i32, name: i32, value: &mut [u8]) -> io::Result<usize> {
+    let mut len = libc::socklen_t::try_from(value.len()).unwrap_or(libc::socklen_t::MAX);
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `value` has room for `len` bytes, and the kernel writes no more than that, and no more than it says. The
+    // descriptor is borrowed for the time of the call.
+    let result = unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut len) };
+    if result == 0 { Ok(len as usize) } else { Err(io::Error::last_os_error()) }
+}
+
+/// User id of the process at the other end of a unix socket: when it connected, or began to listen.
+///
+/// Not by rustix, whose type for this has no place for a process of another pid namespace.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
+    let mut credentials = [0; size_of::<libc::ucred>()];
+    let len = get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut credentials)?;
+    let uid = credentials.get(4..8).filter(|_| len == credentials.len());
+    let uid = uid.and_then(|uid| uid.try_into().ok()).map(u32::from_ne_bytes);
+    uid.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Bytes of `struct tcp_info` up to the last that we look at.
+const TCP_INFO: usize = 216;
+
+/// What the kernel has counted on a TCP connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TcpCounts {
+    /// Bytes that have arrived, read or not. The end counts as one.
+    pub(crate) received: u64,
+    /// Bytes that were given to the kernel to be sent.
+    pub(crate) sent: u64,
+}
+
+/// Reads what the kernel has counted.
+///
+/// # Errors
+/// The system's; `Unsupported` if the kernel is older than 4.19.
+pub(crate) fn tcp_counts(socket: impl AsFd) -> io::Result<TcpCounts> {
+    let mut info = [0; TCP_INFO];
+    if get(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)? < TCP_INFO {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let u64_at = |at: usize| info[at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    let u32_at = |at: usize| info[at..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    let (not_sent, sent, sent_again) = (u64::from(u32_at(144)), u64_at(200), u64_at(208));
+    Ok(TcpCounts { received: u64_at(128), sent: (sent + not_sent).saturating_sub(sent_again) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+    };
+
+    #[test]
+    fn the_kernel_counts_bytes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut a = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut b = listener.accept().unwrap().0;
+        assert_eq!(tcp_counts(&a).unwrap(), TcpCounts { received: 0, sent: 0 });
+        a.write_all(&[7; 300_000]).unwrap();
+        b.read_exact(&mut [0; 200_000]).unwrap();
+        b.write_all(&[8; 5]).unwrap();
+        a.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(tcp_counts(&a).unwrap(), TcpCounts { received: 5, sent: 300_000 });
+        b.read_exact(&mut [0; 100_000]).unwrap();
+        assert_eq!(tcp_counts(&b).unwrap(), TcpCounts { received: 300_000, sent: 5 });
+    }
+
+    #[test]
+    fn the_other_end_of_a_pair_is_ours() {
+        let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(peer_uid(&a).unwrap(), rustix::process::geteuid().as_raw());
+    }
+}
