@@ -28,7 +28,9 @@ use std::{
     },
 };
 
-pub(crate) use tcp::{Counts, Tcp, receive, send};
+#[cfg(feature = "tokio")]
+pub(crate) use tcp::{receive, send};
+pub(crate) use tcp::{Counts, Tcp};
 
 use self::{inbound::Inbound, outbound::Outbound};
 use super::{
