@@ -35,6 +35,8 @@ pub mod split_owned;
 mod stack;
 #[cfg(feature = "tokio")]
 mod stream;
+#[cfg(feature = "tokio")]
+mod stream_options;
 mod transport;
 #[cfg(feature = "tokio")]
 mod watched;

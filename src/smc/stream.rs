@@ -54,7 +54,7 @@ use crate::{
 pub struct SmcStream {
     /// First, so that the peer finds the connection closed when it sees the end of the TCP connection.
     path: Path,
-    tcp: TcpStream,
+    pub(super) tcp: TcpStream,
     /// The client was silent for so long that it was taken for plain TCP; its first bytes will tell.
     undecided: AtomicBool,
 }
