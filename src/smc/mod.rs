@@ -36,6 +36,8 @@ mod stack;
 #[cfg(feature = "tokio")]
 mod stream;
 #[cfg(feature = "tokio")]
+mod stream_io;
+#[cfg(feature = "tokio")]
 mod stream_options;
 mod transport;
 #[cfg(feature = "tokio")]

@@ -98,7 +98,7 @@ impl Smcd {
     }
 
     /// Makes progress or arranges to be woken when it can be made.
-    fn poll_progress(
+    pub(super) fn poll_progress(
         &self,
         cx: &mut Context<'_>,
         cause: Cause,

@@ -53,7 +53,7 @@ use crate::{
 #[derive(Debug)]
 pub struct SmcStream {
     /// First, so that the peer finds the connection closed when it sees the end of the TCP connection.
-    path: Path,
+    pub(super) path: Path,
     pub(super) tcp: TcpStream,
     /// The client was silent for so long that it was taken for plain TCP; its first bytes will tell.
     undecided: AtomicBool,
@@ -61,7 +61,7 @@ pub struct SmcStream {
 
 /// Which way the bytes take.
 #[derive(Debug)]
-enum Path {
+pub(super) enum Path {
     Smcd(Box<Smcd>),
     Tcp(FallbackReason),
 }
@@ -108,7 +108,7 @@ impl SmcStream {
 
     /// Makes sure, before the first byte of a late client is read as data, that it is data: an SMC client whose
     /// Proposal came too late would otherwise be taken for an application that speaks gibberish.
-    fn check_late(&self) -> io::Result<()> {
+    pub(super) fn check_late(&self) -> io::Result<()> {
         if !self.undecided.load(Ordering::Relaxed) {
             return Ok(());
         }
