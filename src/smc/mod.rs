@@ -16,6 +16,8 @@ mod cursor;
 mod error;
 #[cfg(feature = "tokio")]
 mod establish;
+#[cfg(feature = "tokio")]
+mod half;
 mod link_group;
 #[cfg(feature = "tokio")]
 mod listener;
