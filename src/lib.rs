@@ -3,8 +3,8 @@
 //! A program keeps the socket API of TCP. Where both ends of a connection can reach common memory, its bytes move
 //! through shared buffers instead of the TCP stack; everywhere else it is plain TCP.
 //!
-//! - [`SmcStream`] and [`SmcListener`] stand in for their namesakes of `tokio::net`. [`SmcStream::transport`] says
-//!   which way the bytes go, and why.
+//! - [`SmcStream`], [`SmcListener`] and [`SmcSocket`] stand in for their namesakes of `tokio::net`.
+//!   [`SmcStream::transport`] says which way the bytes go, and why.
 //! - [`dibs`] is the layer of devices that share memory, [`clc`] the handshake, [`smc`] the connection,
 //!   [`tcp_fallback`] the TCP connection below.
 
@@ -18,7 +18,7 @@ pub mod tcp_fallback;
 
 pub use smc::{BusyPoll, Stack, Transport};
 #[cfg(feature = "tokio")]
-pub use smc::{Handshake, SmcConfig, SmcListener, SmcStream};
+pub use smc::{Handshake, SmcConfig, SmcListener, SmcSocket, SmcStream};
 pub use tcp_fallback::FallbackReason;
 
 /// The examples of the README are compiled as tests.

@@ -48,7 +48,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
 /// ```
 #[derive(Debug)]
 pub struct SmcListener {
-    tcp: Arc<TcpListener>,
+    pub(super) tcp: Arc<TcpListener>,
     ready: Mutex<mpsc::Receiver<io::Result<(SmcStream, SocketAddr)>>>,
     driver: JoinHandle<()>,
 }

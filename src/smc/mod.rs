@@ -21,6 +21,8 @@ mod half;
 mod link_group;
 #[cfg(feature = "tokio")]
 mod listener;
+#[cfg(feature = "tokio")]
+mod listener_socket;
 mod misbehaved;
 mod outlet;
 #[cfg(test)]
@@ -29,6 +31,8 @@ mod receiver;
 mod sender;
 #[cfg(feature = "tokio")]
 mod smcd;
+#[cfg(feature = "tokio")]
+mod socket;
 mod spin;
 #[cfg(feature = "tokio")]
 pub mod split;
@@ -54,6 +58,8 @@ pub use establish::EstablishError;
 #[cfg(feature = "tokio")]
 pub use listener::SmcListener;
 pub use misbehaved::PeerMisbehaved;
+#[cfg(feature = "tokio")]
+pub use socket::SmcSocket;
 pub use spin::BusyPoll;
 pub use stack::Stack;
 #[cfg(feature = "tokio")]
