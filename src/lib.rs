@@ -18,7 +18,11 @@ pub mod tcp_fallback;
 
 pub use smc::{BusyPoll, Stack, Transport};
 #[cfg(feature = "tokio")]
-pub use smc::{Handshake, SmcConfig, SmcListener, SmcSocket, SmcStream};
+pub use smc::{
+    Handshake, SmcConfig, SmcListener, SmcSocket, SmcStream,
+    split::{ReadHalf, WriteHalf},
+    split_owned::{OwnedReadHalf, OwnedWriteHalf, ReuniteError},
+};
 pub use tcp_fallback::FallbackReason;
 
 /// The examples of the README are compiled as tests.
