@@ -5,11 +5,14 @@
 //!
 //! - [`SmcStream`], [`SmcListener`] and [`SmcSocket`] stand in for their namesakes of `tokio::net`.
 //!   [`SmcStream::transport`] says which way the bytes go, and why.
+//! - `adapters` fits them into axum, hyper and tonic.
 //! - [`dibs`] is the layer of devices that share memory, [`clc`] the handshake, [`smc`] the connection,
 //!   [`tcp_fallback`] the TCP connection below.
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+pub mod adapters;
 pub mod clc;
 pub mod dibs;
 pub mod smc;
