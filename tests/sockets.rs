@@ -39,6 +39,18 @@ async fn sockets_become_listeners_and_streams_with_their_settings() {
     assert_eq!(&buf, b"hello");
 }
 
+#[tokio::test]
+async fn connecting_tries_each_address() {
+    let listener = SmcListener::bind(any_port()).await.unwrap();
+    let closed = SmcListener::bind(any_port()).await.unwrap().local_addr().unwrap();
+    let addresses = [closed, listener.local_addr().unwrap()];
+    let (client, server) =
+        in_time(async { tokio::join!(SmcStream::connect(&addresses[..]), listener.accept()) }).await;
+    assert_eq!(client.unwrap().local_addr().unwrap(), server.unwrap().1);
+    let error = in_time(SmcStream::connect(&[closed, closed][..])).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
+
 #[test]
 fn options_of_a_socket_stay_as_set() {
     let socket = SmcSocket::new_v4().unwrap();
@@ -84,6 +96,9 @@ async fn options_of_a_stream_stay_as_set() {
     client.set_ttl(77).unwrap();
     client.set_quickack(true).unwrap();
     client.set_zero_linger().unwrap();
+    // What tokio has no method for either.
+    socket2::SockRef::from(&client).set_keepalive(true).unwrap();
+    assert!(socket2::SockRef::from(&client).keepalive().unwrap());
     assert!(client.nodelay().unwrap() && client.quickack().unwrap());
     assert_eq!(client.ttl().unwrap(), 77);
     assert_eq!(client.linger().unwrap(), Some(Duration::ZERO));
