@@ -3,13 +3,16 @@
 //! A program keeps the socket API of TCP. Where both ends of a connection can reach common memory, its bytes move
 //! through shared buffers instead of the TCP stack; everywhere else it is plain TCP.
 //!
-//! - [`SmcStream`] and [`SmcListener`] stand in for their namesakes of `tokio::net`. [`SmcStream::transport`] says
-//!   which way the bytes go, and why.
+//! - [`SmcStream`], [`SmcListener`] and [`SmcSocket`] stand in for their namesakes of `tokio::net`.
+//!   [`SmcStream::transport`] says which way the bytes go, and why.
+//! - `adapters` fits them into axum, hyper and tonic.
 //! - [`dibs`] is the layer of devices that share memory, [`clc`] the handshake, [`smc`] the connection,
 //!   [`tcp_fallback`] the TCP connection below.
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+pub mod adapters;
 pub mod clc;
 pub mod dibs;
 mod fault;
@@ -20,7 +23,11 @@ mod unix;
 
 pub use smc::{BusyPoll, Handshake, SmcConfig, Stack, Transport};
 #[cfg(feature = "tokio")]
-pub use smc::{SmcListener, SmcStream};
+pub use smc::{
+    SmcListener, SmcSocket, SmcStream,
+    split::{ReadHalf, WriteHalf},
+    split_owned::{OwnedReadHalf, OwnedWriteHalf, ReuniteError},
+};
 pub use tcp_fallback::{FallbackReason, Promotion};
 
 /// The examples of the README are compiled as tests.

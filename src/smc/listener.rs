@@ -48,7 +48,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
 /// ```
 #[derive(Debug)]
 pub struct SmcListener {
-    tcp: Arc<TcpListener>,
+    pub(super) tcp: Arc<TcpListener>,
     config: Arc<SmcConfig>,
     /// Only with handshakes in band; other connections are TCP at first, and handed on as they come.
     handshakes: Option<Handshakes>,

@@ -16,10 +16,14 @@ mod error;
 #[cfg(feature = "tokio")]
 mod establish;
 mod established;
+#[cfg(feature = "tokio")]
+mod half;
 mod hybrid;
 mod link_group;
 #[cfg(feature = "tokio")]
 mod listener;
+#[cfg(feature = "tokio")]
+mod listener_socket;
 mod local;
 mod misbehaved;
 mod negotiation;
@@ -32,6 +36,8 @@ mod receiver;
 mod sender;
 #[cfg(feature = "tokio")]
 mod smcd;
+#[cfg(feature = "tokio")]
+mod socket;
 mod spin;
 #[cfg(feature = "tokio")]
 pub mod split;
@@ -42,6 +48,8 @@ mod stack;
 mod stream;
 #[cfg(feature = "tokio")]
 mod stream_io;
+#[cfg(feature = "tokio")]
+mod stream_options;
 mod transport;
 #[cfg(feature = "tokio")]
 mod watched;
@@ -54,6 +62,8 @@ pub use establish::EstablishError;
 #[cfg(feature = "tokio")]
 pub use listener::SmcListener;
 pub use misbehaved::PeerMisbehaved;
+#[cfg(feature = "tokio")]
+pub use socket::SmcSocket;
 pub use spin::BusyPoll;
 pub use stack::Stack;
 #[cfg(feature = "tokio")]

@@ -1,14 +1,19 @@
 //! Borrowed halves of a stream.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 
-use super::SmcStream;
+use super::{
+    SmcStream,
+    half::{half, poll_read, poll_write, read_half, write_half},
+};
 
 /// Borrowed read half of a [`SmcStream`], created by [`SmcStream::split`].
 #[derive(Debug)]
@@ -22,6 +27,16 @@ pub struct WriteHalf<'a>(&'a SmcStream);
 
 pub(crate) fn split(stream: &mut SmcStream) -> (ReadHalf<'_>, WriteHalf<'_>) {
     (ReadHalf(stream), WriteHalf(stream))
+}
+
+impl ReadHalf<'_> {
+    half!();
+    read_half!();
+}
+
+impl WriteHalf<'_> {
+    half!();
+    write_half!();
 }
 
 /// The stream itself, for everything that does not need `&mut`.
@@ -39,31 +54,11 @@ impl AsRef<SmcStream> for WriteHalf<'_> {
 }
 
 impl AsyncRead for ReadHalf<'_> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read_shared(cx, buf)
-    }
+    poll_read!();
 }
 
 impl AsyncWrite for WriteHalf<'_> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write_shared(cx, &[IoSlice::new(buf)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.0.poll_write_shared(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+    poll_write!();
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.0.shutdown_write())

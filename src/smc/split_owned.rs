@@ -3,15 +3,20 @@
 use std::{
     error::Error,
     fmt,
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 
-use super::SmcStream;
+use super::{
+    SmcStream,
+    half::{half, poll_read, poll_write, read_half, write_half},
+};
 
 /// Owned read half of a [`SmcStream`], created by [`SmcStream::into_split`].
 #[derive(Debug)]
@@ -69,6 +74,9 @@ impl OwnedReadHalf {
     pub fn reunite(self, other: OwnedWriteHalf) -> Result<SmcStream, ReuniteError> {
         reunite(self, other)
     }
+
+    half!();
+    read_half!();
 }
 
 impl OwnedWriteHalf {
@@ -84,6 +92,9 @@ impl OwnedWriteHalf {
     pub fn forget(mut self) {
         self.shutdown_on_drop = false;
     }
+
+    half!();
+    write_half!();
 }
 
 impl Drop for OwnedWriteHalf {
@@ -110,31 +121,11 @@ impl AsRef<SmcStream> for OwnedWriteHalf {
 }
 
 impl AsyncRead for OwnedReadHalf {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read_shared(cx, buf)
-    }
+    poll_read!();
 }
 
 impl AsyncWrite for OwnedWriteHalf {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.poll_write_shared(cx, &[IoSlice::new(buf)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.stream.poll_write_shared(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+    poll_write!();
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = self.stream.shutdown_write();
