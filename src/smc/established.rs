@@ -23,6 +23,7 @@ impl Established {
         peer: Gid,
     ) -> Self {
         group.join(&connection);
+        stack.count_connection();
         Self { connection: Some(connection), group, stack, peer }
     }
 

@@ -65,7 +65,7 @@ pub use misbehaved::PeerMisbehaved;
 #[cfg(feature = "tokio")]
 pub use socket::SmcSocket;
 pub use spin::BusyPoll;
-pub use stack::Stack;
+pub use stack::{Stack, StackTotals};
 #[cfg(feature = "tokio")]
 pub use stream::SmcStream;
 pub use transport::Transport;

@@ -4,11 +4,12 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use super::{
+    ByteCounts,
     connection::Connection,
     link_group::{LinkGroup, Pair},
 };
@@ -26,12 +27,32 @@ pub struct Stack {
     devices: Vec<Arc<dyn Device>>,
     groups: Mutex<HashMap<Pair, Arc<LinkGroup>>>,
     next_link_id: AtomicU32,
+    connections: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+/// What a stack has done so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct StackTotals {
+    /// Connections on which both ends have agreed on SMC-D.
+    pub connections: u64,
+    /// Bytes that went through the shared memory of those of them that have ended.
+    pub bytes: ByteCounts,
 }
 
 impl Stack {
     /// A stack over these devices, the preferred ones first.
     pub fn new(devices: Vec<Arc<dyn Device>>) -> Arc<Self> {
-        Arc::new(Self { devices, groups: Mutex::default(), next_link_id: AtomicU32::new(1) })
+        Arc::new(Self {
+            devices,
+            groups: Mutex::default(),
+            next_link_id: AtomicU32::new(1),
+            connections: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        })
     }
 
     /// A stack over a loopback device of its own.
@@ -59,6 +80,22 @@ impl Stack {
     /// The devices of the stack.
     pub fn devices(&self) -> &[Arc<dyn Device>] {
         &self.devices
+    }
+
+    /// What the stack has done so far.
+    pub fn totals(&self) -> StackTotals {
+        StackTotals {
+            connections: self.connections.load(Ordering::Relaxed),
+            bytes: ByteCounts {
+                received: self.received.load(Ordering::Relaxed),
+                sent: self.sent.load(Ordering::Relaxed),
+            },
+        }
+    }
+
+    /// Both ends have agreed on another connection.
+    pub(crate) fn count_connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
     fn groups(&self) -> MutexGuard<'_, HashMap<Pair, Arc<LinkGroup>>> {
@@ -99,6 +136,9 @@ impl Stack {
 
     /// Takes back what an ended connection used.
     pub(crate) fn release(&self, group: &Arc<LinkGroup>, connection: Arc<Connection>) {
+        let ByteCounts { received, sent } = connection.byte_counts();
+        self.received.fetch_add(received, Ordering::Relaxed);
+        self.sent.fetch_add(sent, Ordering::Relaxed);
         group.leave(connection);
         if !group.is_busy() && group.is_orphaned() {
             self.groups().retain(|_, other| !Arc::ptr_eq(other, group));

@@ -7,7 +7,7 @@ use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use smcd::{SmcConfig, adapters::hyper::SmcConnector};
 
 use crate::{
-    against_unmodified,
+    assert_promoted, eager,
     hyper::{client, get, post},
     our_listener, tcp_listener, with_server,
 };
@@ -46,16 +46,17 @@ async fn our_client_at_an_unmodified_server() {
     let (listener, address) = tcp_listener().await;
     let app = app().into_make_service_with_connect_info::<SocketAddr>();
     let server = async { ::axum::serve(listener, app).await };
-    with_server(server, ask(SmcConnector::with_config(against_unmodified()), address)).await;
+    with_server(server, ask(SmcConnector::with_config(eager()), address)).await;
 }
 
 #[tokio::test]
 async fn our_client_at_our_server() {
     let (listener, address) = our_listener().await;
     let app = app().into_make_service_with_connect_info::<SocketAddr>();
-    let listener = listener.tap_io(|stream| assert!(stream.transport().is_smcd()));
-    let server = async { ::axum::serve(listener, app).await };
-    with_server(server, ask(SmcConnector::new(), address)).await;
+    let server = async { ::axum::serve(listener.tap_io(|_| {}), app).await };
+    let config = eager();
+    with_server(server, ask(SmcConnector::with_config(config.clone()), address)).await;
+    assert_promoted(&config);
 }
 
 #[tokio::test]
@@ -69,7 +70,7 @@ async fn a_listener_serves_without_wrapping() {
 
 #[tokio::test]
 async fn the_example() {
-    for config in [SmcConfig::new(), against_unmodified()] {
+    for config in [SmcConfig::new(), eager()] {
         let (listener, address) = our_listener().await;
         let client = client(SmcConnector::with_config(config), false);
         let url = format!("http://{address}/");

@@ -17,7 +17,7 @@ use hyper_util::{
 use smcd::{SmcConfig, adapters::hyper::SmcConnector};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{against_unmodified, common::pattern, our_listener, tcp_listener, with_server};
+use crate::{assert_promoted, common::pattern, eager, our_listener, tcp_listener, with_server};
 
 #[path = "../../examples/hyper.rs"]
 mod example;
@@ -96,7 +96,7 @@ async fn an_unmodified_client_at_our_server() {
 #[tokio::test]
 async fn our_client_at_an_unmodified_server() {
     let (listener, address) = tcp_listener().await;
-    let connector = SmcConnector::with_config(against_unmodified());
+    let connector = SmcConnector::with_config(eager());
     let server = echo(async || listener.accept().await.unwrap().0);
     with_server(server, ask(connector, &format!("http://{address}/"))).await;
 }
@@ -104,17 +104,15 @@ async fn our_client_at_an_unmodified_server() {
 #[tokio::test]
 async fn our_client_at_our_server() {
     let (listener, address) = our_listener().await;
-    let server = echo(async || {
-        let (stream, _) = listener.accept().await.unwrap();
-        assert!(stream.transport().is_smcd());
-        stream
-    });
-    with_server(server, ask(SmcConnector::new(), &format!("http://{address}/"))).await;
+    let server = echo(async || listener.accept().await.unwrap().0);
+    let config = eager();
+    with_server(server, ask(SmcConnector::with_config(config.clone()), &format!("http://{address}/"))).await;
+    assert_promoted(&config);
 }
 
 #[tokio::test]
 async fn the_example() {
-    for config in [SmcConfig::new(), against_unmodified()] {
+    for config in [SmcConfig::new(), eager()] {
         let (listener, address) = our_listener().await;
         let url = format!("http://localhost:{}/hello", address.port());
         let client = example::get(SmcConnector::with_config(config), &url);

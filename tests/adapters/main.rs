@@ -12,17 +12,23 @@ mod tonic;
 
 use std::{fmt::Debug, future::Future, net::SocketAddr};
 
-use smcd::{Handshake, SmcConfig, SmcListener, SmcStream};
+use smcd::{Promotion, SmcConfig, SmcListener, SmcStream};
 use tokio::net::TcpListener;
 
-/// Settings against a server that may be an unmodified one on TCP.
-fn against_unmodified() -> SmcConfig {
-    SmcConfig::new().handshake(Handshake::Off)
+/// Settings by which connections are promoted as soon as the other end wants it too, with a stack of their own.
+fn eager() -> SmcConfig {
+    common::promoting(Promotion::Eager)
+}
+
+/// Makes sure that both ends of a connection with these settings have agreed on SMC-D.
+fn assert_promoted(config: &SmcConfig) {
+    let totals = config.stack.as_ref().unwrap().totals();
+    assert!(totals.connections > 0, "{totals:?}");
 }
 
 /// A listener of ours, and its address.
 async fn our_listener() -> (SmcListener, SocketAddr) {
-    let listener = SmcListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = SmcListener::bind_with("127.0.0.1:0", eager()).await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
@@ -34,11 +40,9 @@ async fn tcp_listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A client of ours, connected to a server of ours: by SMC-D.
+/// A client of ours, connected to a server of ours.
 async fn our_client(address: SocketAddr) -> SmcStream {
-    let stream = SmcStream::connect(address).await.unwrap();
-    assert!(stream.transport().is_smcd());
-    stream
+    SmcStream::connect_with(address, &eager()).await.unwrap()
 }
 
 /// Runs a server until the client is through. Fails if either takes a wrong turn or too long.

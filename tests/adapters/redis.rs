@@ -9,7 +9,7 @@ use std::{
 use smcd::SmcStream;
 use tokio::net::TcpStream;
 
-use crate::{against_unmodified, common::in_time, our_client, our_listener, tcp_listener, with_server};
+use crate::{common::in_time, eager, our_client, our_listener, tcp_listener, with_server};
 
 #[path = "../../examples/redis.rs"]
 mod example;
@@ -61,7 +61,7 @@ impl Drop for Redis {
 async fn our_client_at_an_unmodified_server() {
     let Some(redis) = Redis::start().await else { return };
     for expected in 1..=3 {
-        let stream = SmcStream::connect_with(redis.address, &against_unmodified()).await.unwrap();
+        let stream = SmcStream::connect_with(redis.address, &eager()).await.unwrap();
         assert_eq!(in_time(example::count(stream, "key")).await.unwrap(), expected);
     }
 }

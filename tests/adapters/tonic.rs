@@ -7,9 +7,9 @@ use ::tonic::{
     service::interceptor::InterceptedService,
     transport::{Channel, Endpoint, Server, server::TcpIncoming},
 };
-use futures_util::{Stream, TryStreamExt};
+use futures_util::Stream;
 use smcd::{
-    SmcConfig, SmcStream,
+    SmcConfig,
     adapters::{hyper::SmcConnector, tonic::SmcIncoming},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,7 +21,7 @@ use tonic_health::{
     server::HealthService,
 };
 
-use crate::{against_unmodified, our_listener, tcp_listener, with_server};
+use crate::{assert_promoted, eager, our_listener, tcp_listener, with_server};
 
 #[path = "../../examples/tonic.rs"]
 mod example;
@@ -84,15 +84,15 @@ async fn an_unmodified_client_at_our_server() {
 #[tokio::test]
 async fn our_client_at_an_unmodified_server() {
     let (listener, address) = tcp_listener().await;
-    with_server(serve(TcpIncoming::from(listener)), ours(against_unmodified(), address)).await;
+    with_server(serve(TcpIncoming::from(listener)), ours(eager(), address)).await;
 }
 
 #[tokio::test]
 async fn our_client_at_our_server() {
     let (listener, address) = our_listener().await;
-    let check = |stream: &SmcStream| assert!(stream.transport().is_smcd());
-    let incoming = SmcIncoming::from(listener).inspect_ok(check);
-    with_server(serve(incoming), ours(SmcConfig::new(), address)).await;
+    let config = eager();
+    with_server(serve(SmcIncoming::from(listener)), ours(config.clone(), address)).await;
+    assert_promoted(&config);
 }
 
 #[tokio::test]
