@@ -61,12 +61,12 @@ impl Inbound {
         self.stays = true;
     }
 
-    /// True if there is data that nobody will read, other than what the kernel knows of.
-    pub(super) fn has_unread(&self, connection: &Connection) -> bool {
+    /// True if there is data that nobody has read.
+    pub(super) fn has_unread(&self, connection: &Connection, tcp: &impl Tcp) -> bool {
         let in_ring = connection.unread().unwrap_or(0) as usize;
         match self.from {
-            From::Tcp => false,
-            From::Either => in_ring > PREAMBLE,
+            From::Tcp => tcp.has_unread(),
+            From::Either => in_ring > PREAMBLE || tcp.has_unread(),
             From::TcpUntil(offset) => self.taken < offset || in_ring > 0,
             From::Ring => in_ring > 0,
         }

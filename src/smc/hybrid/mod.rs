@@ -304,9 +304,9 @@ struct OnRing;
 impl<R: Ring, T: Tcp> Drop for Hybrid<R, T> {
     fn drop(&mut self) {
         let Some(connection) = self.ring.get().map(R::connection) else { return };
-        let unread = lock(&self.inbound).has_unread(connection);
+        let unread = lock(&self.inbound).has_unread(connection, &*self.tcp);
         if unread {
-            // The data would be in the TCP connection, and the kernel would see to it.
+            // As the kernel does by itself if the data is in the TCP connection.
             self.tcp.reset_on_close();
         }
         connection.will_close(unread || self.tcp.resets_on_close());

@@ -50,6 +50,11 @@ pub(crate) trait Tcp {
         is_writable(self.socket())
     }
 
+    /// True if something has come that was not read.
+    fn has_unread(&self) -> bool {
+        ioctl_fionread(self.socket()).is_ok_and(|n| n > 0)
+    }
+
     /// What the kernel has counted.
     ///
     /// # Errors

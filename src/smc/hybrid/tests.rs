@@ -1,1 +1,386 @@
+//! Random schedules on two ends whose steps are interleaved one by one, against a queue of bytes. TCP is simulated and
+//! delivers at once; the rings are real.
 
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    os::fd::BorrowedFd,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use bytes::BufMut;
+use proptest::prelude::*;
+
+use super::{Counts, Hybrid, Ring, Tcp, lock};
+use crate::{
+    Promotion, SmcConfig, Stack, Transport,
+    smc::{
+        connection::{Connection, Progress},
+        established::Established,
+        pair::{self, End},
+    },
+};
+
+/// What fits into a direction of the simulated TCP connection.
+const ROOM: usize = 3000;
+
+/// A direction of a TCP connection.
+#[derive(Default)]
+struct Pipe {
+    bytes: VecDeque<u8>,
+    sent: u64,
+    taken: u64,
+    fin: bool,
+}
+
+/// A TCP connection: the direction that each side reads from, and whether it was reset.
+#[derive(Default)]
+struct Wire {
+    into: [Pipe; 2],
+    reset: [bool; 2],
+    resets_on_close: [bool; 2],
+}
+
+impl Wire {
+    /// The kernel closes one end, as it does for a process that has ended too.
+    fn close(&mut self, side: usize) {
+        if !self.into[side].bytes.is_empty() || self.resets_on_close[side] {
+            self.reset[1 - side] = true;
+        }
+        self.into[1 - side].fin = true;
+    }
+}
+
+struct SimTcp {
+    wire: Arc<Mutex<Wire>>,
+    side: usize,
+}
+
+impl SimTcp {
+    fn look(&self, dst: &mut impl BufMut, take: bool) -> io::Result<usize> {
+        let mut wire = lock(&self.wire);
+        let pipe = &mut wire.into[self.side];
+        let n = pipe.bytes.len().min(dst.remaining_mut());
+        if n == 0 && !pipe.fin {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let bytes: Vec<u8> = pipe.bytes.iter().copied().take(n).collect();
+        dst.put_slice(&bytes);
+        if take {
+            pipe.bytes.drain(..n);
+            pipe.taken += n as u64;
+        }
+        if n == 0 && std::mem::take(&mut wire.reset[self.side]) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(n)
+    }
+}
+
+impl Tcp for SimTcp {
+    fn socket(&self) -> BorrowedFd<'_> {
+        unreachable!("a simulated connection is not promoted by itself")
+    }
+
+    fn receive(&self, dst: &mut impl BufMut) -> io::Result<usize> {
+        self.look(dst, true)
+    }
+
+    fn peek(&self, dst: &mut impl BufMut) -> io::Result<usize> {
+        self.look(dst, false)
+    }
+
+    fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut wire = lock(&self.wire);
+        if wire.reset[self.side] {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let pipe = &mut wire.into[1 - self.side];
+        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let n = bytes.len().min(ROOM - pipe.bytes.len());
+        if n == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        pipe.bytes.extend(&bytes[..n]);
+        pipe.sent += n as u64;
+        Ok(n)
+    }
+
+    fn is_writable(&self) -> bool {
+        lock(&self.wire).into[1 - self.side].bytes.len() < ROOM
+    }
+
+    fn has_unread(&self) -> bool {
+        !lock(&self.wire).into[self.side].bytes.is_empty()
+    }
+
+    fn counts(&self) -> io::Result<Counts> {
+        let wire = lock(&self.wire);
+        Ok(Counts { taken: wire.into[self.side].taken, given: wire.into[1 - self.side].sent })
+    }
+
+    fn push(&self) {}
+
+    fn reset_on_close(&self) {
+        lock(&self.wire).resets_on_close[self.side] = true;
+    }
+
+    fn resets_on_close(&self) -> bool {
+        lock(&self.wire).resets_on_close[self.side]
+    }
+}
+
+/// Rings without anybody who waits at them.
+struct SimRing {
+    connection: Arc<Connection>,
+    established: Established,
+}
+
+impl Ring for SimRing {
+    type Home = ();
+
+    fn new(established: Established, (): &()) -> io::Result<Self> {
+        Ok(Self { connection: established.share().unwrap(), established })
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn transport(&self) -> Transport {
+        self.established.transport(&self.connection)
+    }
+}
+
+type SimHybrid = Hybrid<SimRing, SimTcp>;
+
+/// A step of one side.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Write(usize),
+    Read(usize),
+    Peek(usize),
+    /// This side learns that both have agreed. The other may never.
+    Agree,
+    Shutdown,
+    Close,
+    /// The process ends without a word; the kernel closes the socket.
+    Kill,
+    /// From now on the application wants to write, or read, the socket itself.
+    Leave {
+        reading: bool,
+    },
+}
+
+/// One side: what it has written and read, and what has become of it.
+struct Side {
+    hybrid: Option<SimHybrid>,
+    /// Kept, so that nothing of it happens.
+    killed: Option<SimHybrid>,
+    end: Option<End>,
+    peer: crate::dibs::Gid,
+    written: usize,
+    read: usize,
+    shut: bool,
+    gone: bool,
+    /// Closed with unread data, so that the other side sees a reset.
+    rude: bool,
+    /// Has seen the end of what it reads.
+    ended: bool,
+}
+
+struct Model {
+    wire: Arc<Mutex<Wire>>,
+    sides: [Side; 2],
+}
+
+/// The byte at this place of what a side writes.
+fn byte(side: usize, at: usize) -> u8 {
+    ((at * 2 + side).wrapping_mul(0x9e37_79b9) >> 23) as u8
+}
+
+fn stacks() -> &'static [Arc<Stack>; 2] {
+    static STACKS: OnceLock<[Arc<Stack>; 2]> = OnceLock::new();
+    STACKS.get_or_init(pair::stacks)
+}
+
+impl Model {
+    fn new() -> Self {
+        let wire = Arc::new(Mutex::new(Wire::default()));
+        let config = Arc::new(SmcConfig::new().promotion(Promotion::Off));
+        let gids = [0, 1].map(|i: usize| stacks()[i].devices()[0].gid());
+        let mut ends = pair::connect(stacks(), [16 * 1024; 2]).map(Some);
+        let sides = [0, 1].map(|side: usize| {
+            let tcp = Arc::new(SimTcp { wire: wire.clone(), side });
+            Side {
+                hybrid: Some(Hybrid::new(tcp, (), config.clone())),
+                killed: None,
+                end: ends[side].take(),
+                peer: gids[1 - side],
+                written: 0,
+                read: 0,
+                shut: false,
+                gone: false,
+                rude: false,
+                ended: false,
+            }
+        });
+        Self { wire, sides }
+    }
+
+    fn step(&mut self, side: usize, op: Op) {
+        let unread = self.sides[1 - side].written > self.sides[side].read;
+        let this = &mut self.sides[side];
+        let Some(hybrid) = &this.hybrid else { return };
+        match op {
+            Op::Write(len) => self.write(side, len),
+            Op::Read(len) => _ = self.read(side, len, true),
+            Op::Peek(len) => _ = self.read(side, len, false),
+            Op::Agree => {
+                if let Some(End { stack, group, connection }) = this.end.take() {
+                    hybrid.agree(Established::new(connection, group, stack, this.peer));
+                }
+            }
+            Op::Shutdown => {
+                hybrid.shutdown_write().unwrap();
+                this.shut = true;
+                lock(&self.wire).into[1 - side].fin = true;
+            }
+            Op::Close => {
+                this.rude = unread;
+                this.hybrid = None;
+                this.gone = true;
+                lock(&self.wire).close(side);
+            }
+            Op::Kill => {
+                this.killed = this.hybrid.take();
+                this.gone = true;
+                lock(&self.wire).close(side);
+            }
+            Op::Leave { reading } => _ = hybrid.leave_to_application(reading, !reading),
+        }
+    }
+
+    fn write(&mut self, side: usize, len: usize) {
+        let peer_gone = self.sides[1 - side].gone;
+        let this = &mut self.sides[side];
+        let Some(hybrid) = &this.hybrid else { return };
+        if this.shut {
+            return;
+        }
+        let data: Vec<u8> = (this.written..this.written + len).map(|at| byte(side, at)).collect();
+        let (first, second) = data.split_at(len / 3);
+        match hybrid.try_write(&[IoSlice::new(first), IoSlice::new(second)]) {
+            Ok(Progress::Done(n)) => {
+                assert!(n <= len && (n > 0 || len == 0));
+                this.written += n;
+            }
+            Ok(Progress::Blocked) => assert!(len > 0),
+            Ok(Progress::Eof) => panic!("a write has no end"),
+            Err(error) => assert!(peer_gone, "{error}"),
+        }
+    }
+
+    /// Reads, or looks, and checks what came. False once the stream has ended.
+    fn read(&mut self, side: usize, len: usize, take: bool) -> bool {
+        let [left, right] = &mut self.sides;
+        let (this, peer) = if side == 0 { (left, right) } else { (right, left) };
+        let Some(hybrid) = &this.hybrid else { return false };
+        let mut buf = vec![0; len];
+        let result =
+            if take { hybrid.try_read(&mut &mut buf[..]) } else { hybrid.try_peek(&mut &mut buf[..]) };
+        let unread = peer.written - this.read;
+        match result {
+            Ok(Progress::Done(n)) => {
+                assert!(n <= unread && (n > 0 || len == 0), "{n} of {unread}");
+                let expected = (this.read..this.read + n).map(|at| byte(1 - side, at));
+                assert!(expected.eq(buf[..n].iter().copied()));
+                if take {
+                    this.read += n;
+                }
+                return true;
+            }
+            Ok(Progress::Blocked) => {
+                assert_eq!(unread, 0, "there was something to read");
+                assert!(!peer.shut && !peer.gone, "there was an end to read");
+                return true;
+            }
+            Ok(Progress::Eof) => {
+                assert_eq!(unread, 0, "the end came before the data");
+                assert!(peer.shut || peer.gone);
+                assert!(!peer.rude || this.ended, "a reset looked like an end");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+                assert_eq!(unread, 0, "the reset came before the data");
+                assert!(peer.gone);
+            }
+        }
+        this.ended = true;
+        false
+    }
+
+    /// Everything that was written can be read.
+    fn finish(mut self) {
+        for side in [0, 1] {
+            loop {
+                let before = self.sides[side].read;
+                if !self.read(side, 4096, true) || self.sides[side].read == before {
+                    break;
+                }
+            }
+            assert!(
+                self.sides[side].hybrid.is_none() || self.sides[side].read == self.sides[1 - side].written
+            );
+        }
+    }
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => (0..6000usize).prop_map(Op::Write),
+        12 => (0..6000usize).prop_map(Op::Read),
+        3 => (1..3000usize).prop_map(Op::Peek),
+        4 => Just(Op::Agree),
+        1 => Just(Op::Shutdown),
+        1 => Just(Op::Close),
+        1 => Just(Op::Kill),
+        1 => any::<bool>().prop_map(|reading| Op::Leave { reading }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_schedule_reads_what_was_written(steps in prop::collection::vec((0..2usize, op()), 0..150)) {
+        let mut model = Model::new();
+        for (side, op) in steps {
+            model.step(side, op);
+        }
+        model.finish();
+    }
+}
+
+#[test]
+fn a_rude_end_on_the_ring_is_a_reset() {
+    let mut model = Model::new();
+    for side in [0, 1] {
+        model.step(side, Op::Agree);
+    }
+    // Both say that they read, then both write by the ring.
+    for _ in 0..2 {
+        for side in [0, 1] {
+            model.step(side, Op::Read(10));
+            model.step(side, Op::Write(10));
+        }
+    }
+    assert!(model.sides.iter().all(|side| side.hybrid.as_ref().unwrap().writes_ring()));
+    model.step(0, Op::Read(100));
+    model.step(0, Op::Write(5));
+    model.step(1, Op::Write(7));
+    model.step(1, Op::Read(100));
+    model.step(0, Op::Close);
+    let error = model.sides[1].hybrid.as_ref().unwrap().try_read(&mut &mut [0; 9][..]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
