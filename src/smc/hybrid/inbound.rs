@@ -5,7 +5,10 @@ use std::{io, sync::atomic::Ordering};
 use bytes::BufMut;
 
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
-use crate::smc::connection::{Connection, Progress};
+use crate::smc::{
+    ConnectionError,
+    connection::{Connection, Progress},
+};
 
 /// After so many messages by TCP one more look is taken at the side channel, even if there is always more to read.
 const LOOK_EVERY: u32 = 4;
@@ -241,11 +244,17 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             How::Take => connection.try_read(dst),
             How::Peek => connection.try_peek(dst),
         };
-        match attempt(dst)? {
-            Progress::Blocked => {}
-            other => return Ok(other),
-        }
+        let aborted = match attempt(dst) {
+            Ok(Progress::Blocked) => None,
+            Err(error @ ConnectionError::Aborted) => Some(error),
+            other => return Ok(other?),
+        };
         let mut inbound = lock(&self.inbound);
+        if let Some(error) = aborted {
+            // Reported once, as TCP does it.
+            inbound.end.get_or_insert_with(|| End::Reset(Some(error.into())));
+            return inbound.ended();
+        }
         if inbound.end.is_none() {
             match inbound.judge(self.tcp.peek(&mut &mut [0; 1][..])) {
                 Got::Nothing => return Ok(Progress::Blocked),
