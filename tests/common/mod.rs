@@ -84,7 +84,8 @@ pub async fn in_time<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("hangs")
 }
 
-const ROLE: &str = "SMCD_TEST_ROLE";
+/// Says what a test process is to be.
+pub const ROLE: &str = "SMCD_TEST_ROLE";
 
 /// Runs the test function `name` of this test binary in a process of its own, where [`role`] is `argument`.
 pub fn spawn(name: &str, argument: &str) -> Child {

@@ -5,9 +5,12 @@ use std::{io, sync::atomic::Ordering};
 use bytes::BufMut;
 
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
-use crate::smc::{
-    ConnectionError,
-    connection::{Connection, Progress},
+use crate::{
+    fault::fault,
+    smc::{
+        ConnectionError,
+        connection::{Connection, Progress},
+    },
 };
 
 /// After so many messages by TCP one more look is taken at the side channel, even if there is always more to read.
@@ -214,6 +217,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             match self.tcp.counts() {
                 Ok(counts) if counts.taken == inbound.taken => {
                     connection.announce_reading()?;
+                    fault!("reading-said");
                     inbound.from = From::Either;
                 }
                 Err(error) if is_for_later(&error) => {}
@@ -229,9 +233,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             if offset < inbound.taken {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
             }
+            fault!("switch-found");
             inbound.from = From::TcpUntil(offset);
         }
         if inbound.from == From::TcpUntil(inbound.taken) {
+            fault!("switch-reached");
             inbound.from = From::Ring;
             self.reads_ring.store(true, Ordering::Release);
         }

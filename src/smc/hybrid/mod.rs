@@ -39,7 +39,7 @@ use super::{
     established::Established,
     negotiation::{Negotiation, Step},
 };
-use crate::tcp_fallback::FallbackReason;
+use crate::{fault::fault, tcp_fallback::FallbackReason};
 
 /// Bytes of the ring before the first of the stream: the offset of the switch.
 const PREAMBLE: usize = 8;
@@ -254,6 +254,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         match R::new(established, &self.home) {
             Ok(ring) => {
                 let is_new = self.ring.set(ring).is_ok();
+                fault!("promotion-agreed");
                 self.enter(Phase::Agreed);
                 tracing::debug!("both ends have agreed on SMC-D");
                 is_new

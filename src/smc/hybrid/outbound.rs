@@ -80,7 +80,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let Some(connection) = self.ring.get().map(R::connection) else { return false };
         let is_wanted =
             !outbound.stays && connection.is_peer_reading() && bufs.iter().any(|buf| !buf.is_empty());
-        if !is_wanted || !self.is_all_counted(outbound) || !say_offset(connection, outbound.given) {
+        if !is_wanted || !self.is_all_counted(outbound) {
+            return false;
+        }
+        fault!("switch-wanted");
+        if !say_offset(connection, outbound.given) {
             return false;
         }
         fault!("switch-said");

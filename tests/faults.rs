@@ -1,0 +1,187 @@
+//! A process is killed at each named step of promotion and of the switch: the other loses no byte that was written, and
+//! nothing is left behind.
+#![allow(missing_docs)]
+#![cfg(feature = "failpoints")]
+
+mod common;
+
+use std::{
+    io::{Read, Write},
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, Stdio},
+};
+
+use common::{block_on, descriptors, in_time, pattern, promoting, role};
+use rustix::process::{Signal, getpid, kill_process};
+use smcd::{Promotion, SmcListener, SmcStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// All points, as they are named in the code.
+const POINTS: [&str; 13] = [
+    "promotion-listening",
+    "promotion-connected",
+    "promotion-proposed",
+    "promotion-met",
+    "promotion-accepted",
+    "promotion-confirmed",
+    "promotion-attached",
+    "promotion-agreed",
+    "reading-said",
+    "switch-wanted",
+    "switch-said",
+    "switch-found",
+    "switch-reached",
+];
+
+const ROUNDS: u64 = 60;
+
+/// Length of a message: small ones and some that do not fit into a packet.
+fn len(round: u64) -> usize {
+    if round % 7 == 6 { 40_000 } else { 100 + usize::try_from(round).unwrap() }
+}
+
+/// Bytes of all messages before this one.
+fn before(round: u64) -> u64 {
+    (0..round).map(|round| len(round) as u64).sum()
+}
+
+/// What one side sends in this round.
+fn message(side: u64, round: u64) -> Vec<u8> {
+    pattern(side * 1_000_000_007 + before(round), len(round))
+}
+
+#[test]
+fn a_process_may_be_killed_at_any_step() {
+    if let Some(argument) = role() {
+        return block_on(victim(&argument));
+    }
+    let mut reached = Vec::new();
+    for point in POINTS {
+        for (connects, speaks_first) in [(true, true), (true, false), (false, true), (false, false)] {
+            if block_on(in_time(survivor(point, connects, speaks_first))) {
+                reached.push(point);
+            }
+        }
+    }
+    for point in POINTS {
+        assert!(reached.contains(&point), "no process came to {point}");
+    }
+}
+
+/// Talks to a process that is killed at `point`. True if it came there.
+async fn survivor(point: &str, victim_connects: bool, victim_speaks_first: bool) -> bool {
+    let before = descriptors();
+    let killed = {
+        let config = promoting(Promotion::Eager);
+        let listener = SmcListener::bind_with("127.0.0.1:0", config.clone()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut child;
+        let stream = if victim_connects {
+            child = start(&format!("{point} {victim_speaks_first} connect {addr}"));
+            listener.accept().await.unwrap().0
+        } else {
+            child = start(&format!("{point} {victim_speaks_first} listen"));
+            let addr = said(&mut child).next().unwrap();
+            SmcStream::connect_with(addr, &config).await.unwrap()
+        };
+        let received = talk_to(stream, victim_speaks_first).await;
+        let status = child.wait().unwrap();
+        let written: u64 = said(&mut child).last().map_or(0, |line| line.parse().unwrap_or(0));
+        assert!(received >= written, "{point}: {written} bytes written, {received} received");
+        assert!(status.success() || status.signal() == Some(Signal::KILL.as_raw()), "{point}: {status}");
+        !status.success()
+    };
+    assert_eq!(names(), 0, "{point}: a name is left");
+    assert_eq!(descriptors(), before, "{point}: descriptors are left");
+    killed
+}
+
+fn names() -> usize {
+    let names = std::fs::read_to_string("/proc/net/unix").unwrap();
+    names.lines().filter(|line| line.contains("@smcd/tcp/")).count()
+}
+
+/// Says how many bytes came; each of them is the one that it should be.
+async fn talk_to(mut stream: SmcStream, peer_speaks_first: bool) -> u64 {
+    let mut received = Vec::new();
+    'talk: for round in 0..ROUNDS {
+        for to_read in [peer_speaks_first, !peer_speaks_first] {
+            if !to_read {
+                // The other may be dead by now; what it wrote is still to be read.
+                let _ = stream.write_all(&message(0, round)).await;
+                continue;
+            }
+            let until = usize::try_from(before(round + 1)).unwrap();
+            while received.len() < until {
+                if !matches!(stream.read_buf(&mut received).await, Ok(n) if n > 0) {
+                    break 'talk;
+                }
+            }
+        }
+    }
+    let _ = stream.read_to_end(&mut received).await;
+    let expected: Vec<u8> = (0..ROUNDS).flat_map(|round| message(1, round)).collect();
+    assert!(expected.starts_with(&received), "{} bytes, but not those that were sent", received.len());
+    received.len() as u64
+}
+
+fn start(argument: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_process_may_be_killed_at_any_step", "--nocapture", "--test-threads=1", "-q"])
+        .env(common::ROLE, argument)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The process that is killed when it comes to its point.
+async fn victim(argument: &str) {
+    let words: Vec<&str> = argument.split(' ').collect();
+    fail::cfg_callback(words[0], || kill_process(getpid(), Signal::KILL).unwrap()).unwrap();
+    let speaks_first: bool = words[1].parse().unwrap();
+    let config = promoting(Promotion::Eager);
+    let mut stream = if words[2] == "connect" {
+        SmcStream::connect_with(words[3], &config).await.unwrap()
+    } else {
+        let listener = SmcListener::bind_with("127.0.0.1:0", config).await.unwrap();
+        say(&listener.local_addr().unwrap().to_string());
+        listener.accept().await.unwrap().0
+    };
+    let mut got = Vec::new();
+    for round in 0..ROUNDS {
+        for to_write in [speaks_first, !speaks_first] {
+            if to_write {
+                let message = message(1, round);
+                let mut done = 0;
+                while done < message.len() {
+                    done += stream.write(&message[done..]).await.unwrap();
+                    say(&(before(round) + done as u64).to_string());
+                }
+            } else {
+                got.resize(len(round), 0);
+                stream.read_exact(&mut got).await.unwrap();
+                assert!(got == message(0, round));
+            }
+        }
+    }
+}
+
+/// What a process has said so far, or says until it ends.
+fn said(child: &mut Child) -> impl Iterator<Item = String> {
+    // Unbuffered: what is not taken from here stays for the next time.
+    let output = child.stdout.as_mut().unwrap();
+    let lines = output.bytes().map_while(Result::ok).scan(Vec::new(), |line, byte| {
+        line.push(byte);
+        let is_whole = byte == b'\n';
+        Some(is_whole.then(|| String::from_utf8(std::mem::take(line)).unwrap()))
+    });
+    lines.flatten().filter_map(|line| Some(line.strip_prefix('>')?.trim().to_owned()))
+}
+
+/// A line that is out when this returns.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("\n>{line}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
