@@ -4,10 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{config, in_time, pair_with, pattern};
+use common::{config, in_time, pair_with, pattern, promoting};
 use proptest::prelude::*;
 use smcd::{
-    BusyPoll, SmcStream,
+    BusyPoll, Promotion, SmcStream,
     smc::split_owned::{OwnedReadHalf, OwnedWriteHalf},
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -102,11 +102,14 @@ async fn reader(mut half: OwnedReadHalf, acts: Vec<Act>, seed: u64) -> u64 {
 fn is_unpin(_: &(impl AsyncRead + Unpin)) {}
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
 
     #[test]
     fn a_stream_is_a_byte_queue_in_each_direction(
         sizes in [14u32..21, 14u32..21],
+        handshake in prop_oneof![
+            Just(None), Just(Some(Promotion::Eager)), Just(Some(Promotion::After { bytes: 100_000, messages: 5 }))
+        ],
         threads in prop_oneof![Just(1usize), Just(3)],
         how in prop_oneof![Just(BusyPoll::Adaptive), Just(BusyPoll::Off), Just(BusyPoll::For(Duration::from_micros(20)))],
         writers in [prop::collection::vec(act(), 1..40), prop::collection::vec(act(), 1..40)],
@@ -118,9 +121,11 @@ proptest! {
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
         };
         runtime.block_on(async {
-            let configs = sizes.map(|code| config().receive_buffer(1 << code).busy_poll(how));
+            let configs = sizes.map(|code| {
+                handshake.map_or_else(config, promoting).receive_buffer(1 << code).busy_poll(how)
+            });
             let (client, server) = pair_with(&configs[0], &configs[1]).await;
-            assert!(client.transport().is_smcd());
+            assert!(handshake.is_some() || client.transport().is_smcd());
             let [mut of_client, mut of_server] = readers;
             // So that each comes round to a step that ends the reading.
             of_client.push(Act::Move(1000));
