@@ -5,7 +5,9 @@ mod common;
 
 use std::{io, net::SocketAddr, pin::Pin};
 
-use common::{block_on, exchange, in_time, pair_with, pattern, promote, promoted_pair, promoting};
+use common::{
+    block_on, exchange, in_time, pair_with, pattern, promote, promoted_pair, promoting, role, spawn,
+};
 use smcd::{FallbackReason, Handshake, Promotion, SmcConfig, SmcListener, SmcStream, Transport};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
@@ -357,6 +359,43 @@ fn a_connection_with_a_past_is_promoted() {
         assert!(rest[..] == pattern(400, 600));
         client.read_exact(&mut [0; 5]).await.unwrap();
         promote(&mut client, &mut server).await;
+    }));
+}
+
+/// A peer that reads, until it is killed.
+#[test]
+fn a_writer_finds_out_that_its_peer_was_killed() {
+    const NAME: &str = "a_writer_finds_out_that_its_peer_was_killed";
+    block_on(in_time(async {
+        if let Some(addr) = role() {
+            let mut peer = SmcStream::connect_with(addr, &promoting(Promotion::Eager)).await.unwrap();
+            let mut buf = [0; 64];
+            while peer.read(&mut buf).await.unwrap() > 0 {
+                peer.write_all(b"!").await.unwrap();
+            }
+        }
+        let listener = SmcListener::bind_with("127.0.0.1:0", promoting(Promotion::Eager)).await.unwrap();
+        let mut peer = spawn(NAME, &listener.local_addr().unwrap().to_string());
+        let mut stream = listener.accept().await.unwrap().0;
+        while stream.byte_counts().sent == 0 {
+            stream.write_all(&[0; 64]).await.unwrap();
+            stream.read_u8().await.unwrap();
+        }
+        peer.kill().unwrap();
+        peer.wait().unwrap();
+        let mut written = 0;
+        let error = loop {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            match stream.write(&[0; 64]).await {
+                Ok(_) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(written < 5, "{written} writes to nobody");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        // What the peer wrote before, then the end.
+        let mut rest = Vec::new();
+        assert!(stream.read_to_end(&mut rest).await.unwrap() <= 1);
     }));
 }
 

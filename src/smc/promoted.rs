@@ -53,6 +53,10 @@ impl Ring for Smcd {
     fn transport(&self) -> Transport {
         self.transport()
     }
+
+    fn has_peer_left(&self) -> bool {
+        self.notice_hang_up()
+    }
 }
 
 impl Tcp for TcpStream {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BufMut;
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     BusyPoll, Transport,
@@ -188,6 +188,21 @@ impl Smcd {
                 self.connection().peer_is_gone();
             }
         }
+    }
+
+    /// True if the peer's end of the doorbell has gone, as far as the runtime knows.
+    pub(crate) fn notice_hang_up(&self) -> bool {
+        if !self.has_hung_up() {
+            // A load, unless there was a signal since the last time. Those who wait were woken by it, and look for
+            // themselves; so it may be forgotten here.
+            let _ = self.watched.try_io(Interest::WRITABLE, |watched| {
+                if watched.connection().interrupt().is_hung_up() {
+                    self.hung_up.store(true, Ordering::Release);
+                }
+                Err::<(), _>(io::ErrorKind::WouldBlock.into())
+            });
+        }
+        self.has_hung_up()
     }
 
     /// True if the peer's end of the doorbell has gone.

@@ -64,6 +64,9 @@ pub(crate) trait Ring: Sized {
     fn connection(&self) -> &Connection;
 
     fn transport(&self) -> Transport;
+
+    /// True if the peer's process is known to have gone. Asked at each write: a quick look.
+    fn has_peer_left(&self) -> bool;
 }
 
 /// How far the promotion of a connection is.

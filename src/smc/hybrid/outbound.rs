@@ -72,6 +72,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
 
     fn write_ring(&self, bufs: &[IoSlice<'_>]) -> io::Result<Progress> {
         let Some(ring) = self.ring.get() else { return Ok(Progress::Blocked) };
+        if ring.has_peer_left() && !ring.connection().has_peer_ended() {
+            // Without a word; the kernel at its end of the TCP connection would say so to what is written now.
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         Ok(ring.connection().try_write(bufs)?)
     }
 

@@ -150,6 +150,10 @@ impl Ring for SimRing {
     fn transport(&self) -> Transport {
         self.established.transport(&self.connection)
     }
+
+    fn has_peer_left(&self) -> bool {
+        false
+    }
 }
 
 type SimHybrid = Hybrid<SimRing, SimTcp>;
