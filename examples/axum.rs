@@ -30,7 +30,8 @@ async fn main() -> io::Result<()> {
 
 /// Serves the clients of a listener.
 pub async fn serve(listener: SmcListener) -> io::Result<()> {
-    let listener = listener.tap_io(|stream| println!("connected by {}", stream.transport()));
+    // So that handlers learn the address of the client.
+    let listener = listener.tap_io(|_| {});
     let app = Router::new().route("/", get(greet));
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
 }

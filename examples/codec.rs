@@ -26,7 +26,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some("server") => serve(SmcListener::bind(ADDRESS).await?).await,
         Some("client") => {
             let stream = SmcStream::connect(ADDRESS).await?;
-            println!("connected by {}", stream.transport());
             for line in reversed(stream, env::args().skip(2)).await? {
                 println!("{line}");
             }
@@ -40,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 pub async fn serve(listener: SmcListener) -> Result<(), Box<dyn Error>> {
     loop {
         let (stream, peer) = listener.accept().await?;
-        println!("{peer}: connected by {}", stream.transport());
+        println!("{peer}: connected");
         tokio::spawn(async move {
             let (to_client, lines) = Framed::new(stream, LinesCodec::new()).split();
             let backwards = lines.map(|line| line.map(|line| line.chars().rev().collect::<String>()));

@@ -12,15 +12,16 @@
 //! cargo run --example echo -- client
 //! ```
 //!
-//! Lines that you type at the client come back. Both sides say how they are connected. An address may follow, as in
-//! `server 127.0.0.1:6142` (the default). With `RUST_LOG=smcd=debug` in front, the library says what it does.
+//! Lines that you type at the client come back. Both sides say how they are connected: by TCP at first, and after a few
+//! lines by SMC-D. An address may follow, as in `server 127.0.0.1:6142` (the default). With `RUST_LOG=smcd=debug` in
+//! front, the library says what it does.
 //!
-//! A plain TCP client works against this server: try `nc 127.0.0.1 6142`. This client against a plain TCP server
-//! does not: it begins the handshake at once, trusting that the server understands it.
+//! A plain TCP client works against this server: try `nc 127.0.0.1 6142`. So does this client against a plain TCP
+//! server.
 
-use std::env;
+use std::{env, net::SocketAddr};
 
-use smcd::{SmcListener, SmcStream};
+use smcd::{Promotion, SmcConfig, SmcListener, SmcStream};
 use tokio::io::{self, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 #[tokio::main]
@@ -35,14 +36,18 @@ async fn main() -> io::Result<()> {
     }
 }
 
+/// By default a connection must carry more than a few lines before it is promoted.
+fn config() -> SmcConfig {
+    SmcConfig::new().promotion(Promotion::Eager)
+}
+
 async fn server(address: &str) -> io::Result<()> {
-    let listener = SmcListener::bind(address).await?;
+    let listener = SmcListener::bind_with(address, config()).await?;
     println!("listening on {}", listener.local_addr()?);
     loop {
         let (stream, peer) = listener.accept().await?;
-        println!("{peer}: connected by {}", stream.transport());
         tokio::spawn(async move {
-            match echo(stream).await {
+            match echo(stream, peer).await {
                 Ok(bytes) => println!("{peer}: closed after {bytes} bytes"),
                 Err(error) => println!("{peer}: {error}"),
             }
@@ -50,7 +55,9 @@ async fn server(address: &str) -> io::Result<()> {
     }
 }
 
-async fn echo(mut stream: SmcStream) -> io::Result<usize> {
+async fn echo(mut stream: SmcStream, peer: SocketAddr) -> io::Result<usize> {
+    let mut transport = stream.transport();
+    println!("{peer}: connected by {transport}");
     let mut buf = vec![0; 64 * 1024];
     let mut total = 0;
     loop {
@@ -60,17 +67,27 @@ async fn echo(mut stream: SmcStream) -> io::Result<usize> {
         }
         stream.write_all(&buf[..n]).await?;
         total += n;
+        if stream.transport() != transport {
+            transport = stream.transport();
+            println!("{peer}: now by {transport}");
+        }
     }
 }
 
 async fn client(address: &str) -> io::Result<()> {
-    let stream = SmcStream::connect(address).await?;
-    println!("connected by {}", stream.transport());
+    let stream = SmcStream::connect_with(address, &config()).await?;
+    let mut transport = stream.transport();
+    println!("connected by {transport}");
     let (mut from_server, mut to_server) = stream.into_split();
     let printer = tokio::spawn(async move { io::copy(&mut from_server, &mut io::stdout()).await });
     let mut lines = BufReader::new(io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         to_server.write_all(format!("{line}\n").as_bytes()).await?;
+        let stream: &SmcStream = to_server.as_ref();
+        if stream.transport() != transport {
+            transport = stream.transport();
+            println!("now by {transport}");
+        }
     }
     // The server reads to the end, answers what is left, and closes.
     to_server.shutdown().await?;

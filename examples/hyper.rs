@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 pub async fn serve(listener: SmcListener) -> Result<(), Box<dyn Error>> {
     loop {
         let (stream, peer) = listener.accept().await?;
-        println!("{peer}: connected by {}", stream.transport());
+        println!("{peer}: connected");
         tokio::spawn(async move {
             let connection = auto::Builder::new(TokioExecutor::new());
             if let Err(error) = connection.serve_connection(TokioIo::new(stream), service_fn(answer)).await {

@@ -30,7 +30,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some("gateway") => gateway(SmcListener::bind(gateway_at).await?, address(3, "127.0.0.1:6379")).await,
         Some("client") => {
             let stream = SmcStream::connect(gateway_at).await?;
-            println!("connected by {}", stream.transport());
             println!("run {} times", count(stream, "smcd:runs").await?);
             Ok(())
         }
@@ -42,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 pub async fn gateway(listener: SmcListener, redis: String) -> Result<(), Box<dyn Error>> {
     loop {
         let (mut from_client, peer) = listener.accept().await?;
-        println!("{peer}: connected by {}", from_client.transport());
+        println!("{peer}: connected");
         let redis = redis.clone();
         tokio::spawn(async move {
             let mut to_redis = TcpStream::connect(redis).await?;
