@@ -5,17 +5,20 @@
 //! fails for being slow.
 //!
 //! Arguments: `-- --quick` takes a few seconds and only proves that everything runs; `-- --only throughput` (or
-//! `round_trip`, `idle`) leaves out the others; `-- --unpinned` lets the scheduler place the two ends, which then often
+//! `round_trip`, `short`, `promotion`, `idle`, `many`) leaves out the others; `-- --unpinned` lets the scheduler place the two ends, which then often
 //! share a processor.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod idle;
+mod many;
 mod plan;
 mod plot;
+mod promotion;
 mod round_trip;
 mod rows;
+mod short;
 mod table;
 mod throughput;
 
@@ -33,8 +36,14 @@ use rows::{Row, Samples};
 type Bench = fn(&Plan, &mut Samples) -> Result<()>;
 
 /// All benches by name. A later one gets a line here, and in `table.rs` if its rows belong in the table.
-const BENCHES: [(&str, Bench); 3] =
-    [("throughput", throughput::run), ("round_trip", round_trip::run), ("idle", idle::run)];
+const BENCHES: [(&str, Bench); 6] = [
+    (throughput::BENCH, throughput::run),
+    (round_trip::BENCH, round_trip::run),
+    (short::BENCH, short::run),
+    (promotion::BENCH, promotion::run),
+    (idle::BENCH, idle::run),
+    (many::BENCH, many::run),
+];
 
 fn main() -> Result<()> {
     peer::be_a_peer_if_asked();

@@ -59,6 +59,21 @@ impl Plan {
         if self.quick { 50 } else { 1000 }
     }
 
+    /// Short connections of each contender.
+    pub(crate) fn short_connections(&self) -> usize {
+        if self.quick { 100 } else { 2000 }
+    }
+
+    /// Promotions of each kind between two processes.
+    pub(crate) fn promotions(&self) -> usize {
+        if self.quick { 3 } else { 20 }
+    }
+
+    /// Very many connections that do nothing.
+    pub(crate) fn many_connections(&self) -> usize {
+        if self.quick { 100 } else { 10_000 }
+    }
+
     /// For how long they do it.
     pub(crate) fn idle_time(&self) -> Duration {
         if self.quick { Duration::from_millis(100) } else { Duration::from_secs(2) }

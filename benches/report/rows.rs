@@ -44,10 +44,15 @@ impl Samples {
     }
 }
 
-fn row(key: Key, mut values: Vec<f64>) -> Row {
+/// The median of at least one value; sorts them.
+pub(crate) fn median_of(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
-    let median = if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 };
+    if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
+}
+
+fn row(key: Key, mut values: Vec<f64>) -> Row {
+    let median = median_of(&mut values);
     Row {
         bench: key.bench,
         bytes: key.bytes,
