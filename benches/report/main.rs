@@ -19,6 +19,7 @@ mod promotion;
 mod round_trip;
 mod rows;
 mod short;
+mod solo;
 mod table;
 mod throughput;
 
@@ -35,20 +36,25 @@ use rows::{Row, Samples};
 /// Takes one sample of everything that it measures.
 type Bench = fn(&Plan, &mut Samples) -> Result<()>;
 
-/// All benches by name. A later one gets a line here, and in `table.rs` if its rows belong in the table.
-const BENCHES: [(&str, Bench); 6] = [
-    (throughput::BENCH, throughput::run),
-    (round_trip::BENCH, round_trip::run),
-    (short::BENCH, short::run),
-    (promotion::BENCH, promotion::run),
-    (idle::BENCH, idle::run),
-    (many::BENCH, many::run),
+/// All benches by name; and in how many processes of its own one is repeated in each run, if not done in this one.
+/// A later one gets a line here, and in `table.rs` if its rows belong in the table.
+const BENCHES: [(&str, Bench, usize); 6] = [
+    (throughput::BENCH, throughput::run, 0),
+    (round_trip::BENCH, round_trip::run, 0),
+    (short::BENCH, short::run, 0),
+    (promotion::BENCH, promotion::run, 5),
+    (idle::BENCH, idle::run, 0),
+    (many::BENCH, many::run, 1),
 ];
 
 fn main() -> Result<()> {
     peer::be_a_peer_if_asked();
     let start = Instant::now();
     let plan = Plan::from_arguments()?;
+    if let Some(solo) = &plan.solo {
+        let (_, bench, _) = BENCHES.into_iter().find(|(name, ..)| name == solo).ok_or("no such bench")?;
+        return solo::tell(bench, &plan);
+    }
     let rows = measure(&plan)?;
     let notes = notes(&plan, start);
     let table = table::table(&rows);
@@ -64,10 +70,15 @@ fn main() -> Result<()> {
 fn measure(plan: &Plan) -> Result<Vec<Row>> {
     let mut samples = Samples::default();
     for run in 1..=plan.runs {
-        for (name, bench) in BENCHES {
+        for (name, bench, processes) in BENCHES {
             if plan.includes(name) {
                 let start = Instant::now();
-                bench(plan, &mut samples)?;
+                if processes == 0 {
+                    bench(plan, &mut samples)?;
+                }
+                for _ in 0..processes {
+                    solo::run(name, plan, &mut samples)?;
+                }
                 eprintln!("run {run} of {}: {name}, {:.1} s", plan.runs, start.elapsed().as_secs_f64());
             }
         }

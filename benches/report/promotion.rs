@@ -9,15 +9,21 @@
 //! costs nobody time, but processor time: that is the difference between whole connections, with connecting and
 //! closing, and as many round trips by TCP.
 //!
-//! Buffers are new at the first connection of two processes, which also has to touch code and data that no connection
-//! has touched before; they are new for a connection beside others; and they are used ones for a connection after
-//! another one.
+//! What promotion has to do depends on what there is already:
+//!
+//! - *first*: the first connection of two processes. Besides first contact, all its code and data is touched for the
+//!   first time.
+//! - *contact*: first contact, of processes that have promoted others before: a new link group, new buffers.
+//! - *beside*: a connection beside others between the same processes: new buffers.
+//! - *later*: a connection after another one: it gets the buffers of that.
 
 use std::time::{Duration, Instant};
 
+use smcd::{SmcConfig, SmcStream, Stack, dibs::loopback::DmbLimits};
+
 use crate::{
     common::{
-        Clock, Contender, Job, Peer, Result, Stream,
+        Clock, Job, Peer, Result, Stream,
         contender::{SMCD_EAGER, TCP},
         cpu, peer,
     },
@@ -29,6 +35,8 @@ pub(crate) const BENCH: &str = "promotion";
 /// Time and processor time of both ends, by which buffers the connection gets.
 pub(crate) const FIRST: &str = "first_us";
 pub(crate) const FIRST_CPU: &str = "first_cpu_us";
+pub(crate) const CONTACT: &str = "contact_us";
+pub(crate) const CONTACT_CPU: &str = "contact_cpu_us";
 pub(crate) const BESIDE: &str = "beside_us";
 pub(crate) const BESIDE_CPU: &str = "beside_cpu_us";
 pub(crate) const LATER: &str = "later_us";
@@ -41,46 +49,41 @@ const MESSAGE: usize = 64;
 /// Round trips in which promotion has to be over.
 const AT_MOST: usize = 32;
 
-/// Pairs of processes in a run, and connections of each kind of each pair.
-const PAIRS: usize = 5;
-
 pub(crate) fn run(plan: &Plan, samples: &mut Samples) -> Result<()> {
-    let mut kinds = [Kind::new(FIRST, FIRST_CPU), Kind::new(BESIDE, BESIDE_CPU), Kind::new(LATER, LATER_CPU)];
-    let mut rounds = Vec::new();
-    let connections = plan.promotions();
+    let promoting = Peer::start(SMCD_EAGER, Job::Answer(MESSAGE))?;
+    let plain = Peer::start(TCP, Job::Answer(MESSAGE))?;
     if let Some((ours, _)) = cpu::places() {
         cpu::pin(ours)?;
     }
-    for _ in 0..PAIRS {
-        let (promoting, plain) =
-            (Peer::start(SMCD_EAGER, Job::Answer(MESSAGE))?, Peer::start(TCP, Job::Answer(MESSAGE))?);
-        peer::runtime()?.block_on(async {
-            let mut promoting = End::new(SMCD_EAGER, promoting).await?;
-            let mut plain = End::new(TCP, plain).await?;
-            for (number, kind) in kinds.iter_mut().enumerate() {
-                // The first is the only one of its kind.
-                for _ in 0..if number == 0 { 1 } else { connections } {
-                    let keep = number < 2;
-                    let promoted = promoting.connection(None, keep).await?;
-                    let usual = plain.connection(Some(promoted.rounds.len()), keep).await?;
-                    rounds.push(promoted.rounds.len() as f64);
-                    kind.add(promoted, usual);
-                }
-                // The kept ones have to be gone, at both ends, before others can get their buffers.
-                promoting.let_go().await?;
-                plain.let_go().await?;
-            }
-            Ok::<_, Box<dyn std::error::Error>>(())
-        })?;
-    }
     let mut add =
         |metric, value| samples.add(Key { bench: BENCH, bytes: 0, contender: SMCD_EAGER, metric }, value);
-    for kind in kinds {
-        add(kind.time, kind.excess());
-        add(kind.cpu, kind.excess_cpu());
-    }
-    add(ROUNDS, median_of(&mut rounds));
-    Ok(())
+    peer::runtime()?.block_on(async {
+        let mut ends = Ends { promoting: End::new(promoting).await?, plain: End::new(plain).await? };
+        let mut all_rounds = Vec::new();
+        for (buffers, time, cpu) in [
+            (Buffers::First, FIRST, FIRST_CPU),
+            (Buffers::Contact, CONTACT, CONTACT_CPU),
+            (Buffers::Beside, BESIDE, BESIDE_CPU),
+            (Buffers::Later, LATER, LATER_CPU),
+        ] {
+            let connections = if buffers == Buffers::First { 1 } else { plan.promotions() };
+            let kind = ends.measure(buffers, connections).await?;
+            all_rounds.extend(kind.promoted.iter().map(|one| one.rounds.len() as f64));
+            add(time, kind.excess());
+            add(cpu, kind.excess_cpu());
+        }
+        add(ROUNDS, median_of(&mut all_rounds));
+        Ok(())
+    })
+}
+
+/// What there is already when a connection is promoted; see the module.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Buffers {
+    First,
+    Contact,
+    Beside,
+    Later,
 }
 
 /// A connection, measured.
@@ -90,24 +93,14 @@ struct Measured {
     cpu: Duration,
 }
 
-/// Connections that get the same kind of buffers, and as many plain ones.
+/// Connections that get their buffers in the same way, and as many plain ones.
+#[derive(Default)]
 struct Kind {
-    time: &'static str,
-    cpu: &'static str,
     promoted: Vec<Measured>,
     usual: Vec<Measured>,
 }
 
 impl Kind {
-    fn new(time: &'static str, cpu: &'static str) -> Self {
-        Self { time, cpu, promoted: Vec::new(), usual: Vec::new() }
-    }
-
-    fn add(&mut self, promoted: Measured, usual: Measured) {
-        self.promoted.push(promoted);
-        self.usual.push(usual);
-    }
-
     /// The median over the connections, in microseconds.
     fn excess(&self) -> f64 {
         let usual: Vec<f64> = (0..AT_MOST).map_while(|at| self.usual(at)).collect();
@@ -142,33 +135,70 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
+struct Ends {
+    promoting: End,
+    plain: End,
+}
+
+impl Ends {
+    /// Promoted connections and plain ones by turns.
+    async fn measure(&mut self, buffers: Buffers, connections: usize) -> Result<Kind> {
+        let mut kind = Kind::default();
+        let keep = buffers != Buffers::Later;
+        for _ in 0..connections {
+            let config = match buffers {
+                // Another device of ours is another peer for the other end.
+                Buffers::Contact => {
+                    SMCD_EAGER.smc_config().stack(Stack::with_loopback(DmbLimits::default())?)
+                }
+                _ => SMCD_EAGER.smc_config(),
+            };
+            let promoted = self.promoting.connection(Some(config), AT_MOST, keep).await?;
+            let usual = self.plain.connection(None, promoted.rounds.len(), keep).await?;
+            kind.promoted.push(promoted);
+            kind.usual.push(usual);
+        }
+        // The kept ones have to be gone, at both ends, before others can get their buffers.
+        self.promoting.let_go().await?;
+        self.plain.let_go().await?;
+        Ok(kind)
+    }
+}
+
 /// This end of all connections with one process.
 struct End {
-    contender: Contender,
     peer: Peer,
     clock: Clock,
     kept: Vec<Stream>,
 }
 
 impl End {
-    async fn new(contender: Contender, peer: Peer) -> Result<Self> {
+    async fn new(peer: Peer) -> Result<Self> {
         let clock = peer.clock().await?;
-        Ok(Self { contender, peer, clock, kept: Vec::new() })
+        Ok(Self { peer, clock, kept: Vec::new() })
     }
 
-    /// A connection with so many round trips, or until both directions have moved.
-    async fn connection(&mut self, rounds: Option<usize>, keep: bool) -> Result<Measured> {
-        let (contender, address) = (self.contender, self.peer.address());
-        let (measured, batch) = self
+    /// A connection by SMC-D with these settings, until both directions have moved; or by TCP, with so many round trips.
+    async fn connection(
+        &mut self,
+        config: Option<SmcConfig>,
+        at_most: usize,
+        keep: bool,
+    ) -> Result<Measured> {
+        let address = self.peer.address();
+        let ((rounds, stream), batch) = self
             .clock
             .time(async || {
-                let mut stream = Stream::connect(contender, address).await?;
+                let mut stream = match &config {
+                    Some(config) => Stream::Smcd(SmcStream::connect_with(address, config).await?),
+                    None => Stream::connect(TCP, address).await?,
+                };
                 stream.set_nodelay(true)?;
-                let took = round_trips(&mut stream, rounds).await?;
-                Ok((took, keep.then_some(stream)))
+                let until_moved = config.is_some();
+                let rounds = round_trips(&mut stream, at_most, until_moved).await?;
+                Ok((rounds, keep.then_some(stream)))
             })
             .await?;
-        let (rounds, stream) = measured;
         self.kept.extend(stream);
         Ok(Measured { rounds, cpu: batch.cpu })
     }
@@ -183,17 +213,19 @@ impl End {
     }
 }
 
-async fn round_trips(stream: &mut Stream, rounds: Option<usize>) -> Result<Vec<(Duration, bool)>> {
+async fn round_trips(
+    stream: &mut Stream,
+    at_most: usize,
+    until_moved: bool,
+) -> Result<Vec<(Duration, bool)>> {
     let mut message = [0x5a; MESSAGE];
-    let mut all = Vec::with_capacity(AT_MOST);
-    while rounds.map_or(all.is_empty() || !stream.is_promoted(), |rounds| all.len() < rounds) {
-        if all.len() == AT_MOST {
-            stream.check()?;
-        }
+    let mut all = Vec::with_capacity(at_most);
+    while all.len() < at_most && !(until_moved && stream.is_promoted()) {
         let before = Instant::now();
         stream.send(&message).await?;
         stream.recv_exact(&mut message).await?;
         all.push((before.elapsed(), stream.has_moved()));
     }
+    stream.check()?;
     Ok(all)
 }

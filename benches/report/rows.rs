@@ -39,6 +39,11 @@ impl Samples {
         }
     }
 
+    /// Every single one.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (Key, f64)> {
+        self.0.iter().flat_map(|(key, values)| values.iter().map(|value| (*key, *value)))
+    }
+
     pub(crate) fn into_rows(self) -> Vec<Row> {
         self.0.into_iter().map(|(key, values)| row(key, values)).collect()
     }
