@@ -21,6 +21,7 @@ mod rows;
 mod short;
 mod solo;
 mod table;
+mod targets;
 mod throughput;
 
 use std::{
@@ -29,7 +30,7 @@ use std::{
     time::Instant,
 };
 
-use common::{Result, cpu, peer};
+use common::{Result, contender::SMCD_EAGER, cpu, peer};
 use plan::Plan;
 use rows::{Row, Samples};
 
@@ -56,12 +57,12 @@ fn main() -> Result<()> {
         return solo::tell(bench, &plan);
     }
     let rows = measure(&plan)?;
-    let notes = notes(&plan, start);
-    let table = table::table(&rows);
-    println!("{notes}\n\n{table}\n{}", table::targets(&rows));
+    let text =
+        format!("{}\n{}\n{}", table::table(&rows), notes(&plan, &rows, start), targets::targets(&rows));
+    println!("{text}");
     let dir = report_dir()?;
     fs::write(dir.join("report.json"), serde_json::to_string_pretty(&rows)? + "\n")?;
-    fs::write(dir.join("report.md"), format!("{table}\n{notes}\n"))?;
+    fs::write(dir.join("report.md"), text)?;
     fs::write(dir.join("report.svg"), plot::svg(&rows)?)?;
     println!("Written to {}: report.json, report.md, report.svg", dir.display());
     Ok(())
@@ -87,13 +88,15 @@ fn measure(plan: &Plan) -> Result<Vec<Row>> {
 }
 
 /// What a reader has to know about the figures.
-fn notes(plan: &Plan, start: Instant) -> String {
+fn notes(plan: &Plan, rows: &[Row], start: Instant) -> String {
+    let very_many = rows::median(rows, many::BENCH, many::CONNECTIONS, 0, SMCD_EAGER).unwrap_or_default();
     format!(
         "Medians of {} interleaved runs, {} s in all. {}. The ends are two processes with a runtime of one thread \
          each. All settings are the defaults, except `TCP_NODELAY`, which is set in round trips, and one way where it \
          says \"nodelay\"; SMC-D also with `busy_poll` of 50 µs, and without any spinning (\"sleep\"). Receivers read \
          into 64 KiB, or as much as a message has. The raw ring only busy-waits. Ratios say how many times better the \
-         first is than the second.",
+         first is than the second. \"Very many\" are {very_many} connections at once. Promotion and very many connections \
+         are of connections that are promoted at once (`Promotion::Eager`).\n",
         plan.runs,
         start.elapsed().as_secs(),
         cpu::machine()
