@@ -1,4 +1,4 @@
-//! Two thousand connections at once between two processes, under a descriptor limit of 16,384.
+//! Thousands of connections at once between two processes, under a descriptor limit of 16,384.
 
 mod common;
 
@@ -6,34 +6,86 @@ use std::time::Duration;
 
 use common::{block_on, cpu_time, descriptors, in_time, role, spawn};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use smcd::{SmcListener, SmcStream};
+use smcd::{SmcConfig, SmcListener, SmcStream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinSet,
 };
 
-const CONNECTIONS: usize = 2000;
+const DESCRIPTORS: u64 = 16_384;
 
-fn limit_descriptors() {
-    setrlimit(Resource::Nofile, Rlimit { current: Some(16_384), maximum: Some(16_384) }).unwrap();
+/// How the connections of a test come to be SMC-D, and how many there are.
+#[derive(Clone, Copy)]
+enum Way {
+    InBand,
+    Promotion,
 }
 
-/// The client process: opens all connections at once, says hello on each, then waits.
+impl Way {
+    fn parse(name: &str) -> Self {
+        if name == "promotion" { Self::Promotion } else { Self::InBand }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::InBand => "in_band",
+            Self::Promotion => "promotion",
+        }
+    }
+
+    fn connections(self) -> usize {
+        match self {
+            Self::InBand => 2000,
+            Self::Promotion => 1000,
+        }
+    }
+
+    fn config(self) -> SmcConfig {
+        match self {
+            Self::InBand => common::in_band(),
+            Self::Promotion => SmcConfig::new(),
+        }
+    }
+
+    /// Messages to and fro on each connection. Enough for promotion, and then some by shared memory.
+    fn messages(self) -> u32 {
+        match self {
+            Self::InBand => 1,
+            Self::Promotion => 64,
+        }
+    }
+}
+
+fn limit_descriptors() {
+    setrlimit(Resource::Nofile, Rlimit { current: Some(DESCRIPTORS), maximum: Some(DESCRIPTORS) }).unwrap();
+}
+
+/// Both directions by shared memory.
+fn assert_moved(stream: &SmcStream) {
+    let counts = stream.byte_counts();
+    assert!(counts.sent > 0 && counts.received > 0, "{counts:?} by {}", stream.transport());
+}
+
+/// The client process: opens all connections at once, asks on each, then waits.
 #[test]
 fn crowd() {
-    let Some(addr) = role() else { return };
+    let Some(role) = role() else { return };
+    let (addr, way) = role.split_once(' ').unwrap();
+    let way = Way::parse(way);
     limit_descriptors();
     block_on(async {
         let mut all = JoinSet::new();
-        for number in 0..CONNECTIONS as u32 {
-            let addr = addr.clone();
+        for number in 0..way.connections() as u32 {
+            let addr = addr.to_owned();
             all.spawn(async move {
-                let mut stream = SmcStream::connect_with(addr, &common::in_band()).await.unwrap();
-                assert!(stream.transport().is_smcd(), "{}", stream.transport());
-                stream.write_all(&number.to_be_bytes()).await.unwrap();
-                let mut back = [0; 4];
-                stream.read_exact(&mut back).await.unwrap();
-                assert_eq!(u32::from_be_bytes(back), !number);
+                let mut stream = SmcStream::connect_with(addr, &way.config()).await.unwrap();
+                for message in 0..way.messages() {
+                    // No two alike, so that an answer from elsewhere would show.
+                    let question = u64::from(number) << 32 | u64::from(message);
+                    stream.write_u64(question).await.unwrap();
+                    assert_eq!(stream.read_u64().await.unwrap(), !question);
+                }
+                assert_moved(&stream);
                 stream
             });
         }
@@ -47,22 +99,24 @@ fn crowd() {
     });
 }
 
-#[test]
-fn two_thousand_connections_work_and_idle_without_processor_time() {
+fn many(way: Way) {
     if role().is_some() {
         return;
     }
     limit_descriptors();
     block_on(async {
-        let listener = SmcListener::bind_with("127.0.0.1:0", common::in_band()).await.unwrap();
-        let mut crowd = spawn("crowd", &listener.local_addr().unwrap().to_string());
+        let listener = SmcListener::bind_with("127.0.0.1:0", way.config()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut crowd = spawn("crowd", &format!("{addr} {}", way.name()));
         let mut all = JoinSet::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..way.connections() {
             let (mut stream, _) = in_time(listener.accept()).await.unwrap();
             all.spawn(async move {
-                assert!(stream.transport().is_smcd(), "{}", stream.transport());
-                let number = stream.read_u32().await.unwrap();
-                stream.write_u32(!number).await.unwrap();
+                for _ in 0..way.messages() {
+                    let question = stream.read_u64().await.unwrap();
+                    stream.write_u64(!question).await.unwrap();
+                }
+                assert_moved(&stream);
                 // From here on each end is asleep in a read.
                 tokio::select! {
                     read = stream.read_u8() => panic!("read {read:?}"),
@@ -71,7 +125,7 @@ fn two_thousand_connections_work_and_idle_without_processor_time() {
             });
         }
         tokio::time::sleep(Duration::from_secs(3)).await;
-        println!("{} descriptors for {CONNECTIONS} connections", descriptors());
+        println!("{} descriptors for {} connections", descriptors(), way.connections());
         let before = cpu_time();
         tokio::time::sleep(Duration::from_secs(2)).await;
         let used = cpu_time() - before;
@@ -82,4 +136,14 @@ fn two_thousand_connections_work_and_idle_without_processor_time() {
         }
         assert!(tokio::task::spawn_blocking(move || crowd.wait()).await.unwrap().unwrap().success());
     });
+}
+
+#[test]
+fn two_thousand_connections_work_and_idle_without_processor_time() {
+    many(Way::InBand);
+}
+
+#[test]
+fn a_thousand_connections_are_promoted_and_idle_without_processor_time() {
+    many(Way::Promotion);
 }

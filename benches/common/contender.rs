@@ -1,8 +1,13 @@
 //! Who takes part.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use smcd::{BusyPoll, Handshake, SmcConfig};
+use smcd::{BusyPoll, Promotion, SmcConfig, Stack, dibs::loopback::DmbLimits};
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +24,8 @@ pub(crate) enum Transport {
 pub(crate) enum Mode {
     /// What one gets without asking. The raw ring knows only busy waiting.
     Default,
+    /// [`Promotion::Eager`], and memory for as many buffers of the default size as there are connections.
+    Eager,
     /// [`BusyPoll::For`] 50 µs.
     BusyPoll,
     /// [`BusyPoll::Off`].
@@ -35,6 +42,7 @@ pub(crate) struct Contender {
 }
 
 pub(crate) const SMCD: Contender = Contender::new(Transport::Smcd, Mode::Default);
+pub(crate) const SMCD_EAGER: Contender = Contender::new(Transport::Smcd, Mode::Eager);
 pub(crate) const SMCD_BUSY_POLL: Contender = Contender::new(Transport::Smcd, Mode::BusyPoll);
 pub(crate) const SMCD_SLEEP: Contender = Contender::new(Transport::Smcd, Mode::Sleep);
 pub(crate) const TCP: Contender = Contender::new(Transport::Tcp, Mode::Default);
@@ -42,7 +50,7 @@ pub(crate) const TCP_NODELAY: Contender = Contender::new(Transport::Tcp, Mode::N
 pub(crate) const UNIX: Contender = Contender::new(Transport::Unix, Mode::Default);
 pub(crate) const RING: Contender = Contender::new(Transport::Ring, Mode::Default);
 
-/// All, in the order of their turns.
+/// All that differ one way, in the order of their turns.
 pub(crate) const ONE_WAY: [Contender; 7] = [SMCD, TCP, SMCD_BUSY_POLL, TCP_NODELAY, UNIX, SMCD_SLEEP, RING];
 
 /// All that differ in round trips.
@@ -55,13 +63,24 @@ impl Contender {
 
     /// Settings of an SMC-D stream or listener.
     pub(crate) fn smc_config(self) -> SmcConfig {
-        let config = SmcConfig::default().handshake(Handshake::InBand);
+        let config = SmcConfig::default();
         match self.mode {
             Mode::Default | Mode::NoDelay => config,
+            Mode::Eager => config.promotion(Promotion::Eager).stack(roomy()),
             Mode::BusyPoll => config.busy_poll(BusyPoll::For(Duration::from_micros(50))),
             Mode::Sleep => config.busy_poll(BusyPoll::Off),
         }
     }
+}
+
+/// A stack whose memory is not set aside for fewer buffers than there are: of each only some pages are used.
+fn roomy() -> Arc<Stack> {
+    static ROOMY: OnceLock<Arc<Stack>> = OnceLock::new();
+    let make = || {
+        let limits = DmbLimits { bytes: usize::MAX, bytes_per_uid: usize::MAX, ..DmbLimits::default() };
+        Stack::with_loopback(limits).unwrap_or_else(|_| Stack::new(Vec::new()))
+    };
+    ROOMY.get_or_init(make).clone()
 }
 
 impl Transport {
@@ -79,6 +98,7 @@ impl Mode {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
+            Self::Eager => "eager",
             Self::BusyPoll => "busy_poll",
             Self::Sleep => "sleep",
             Self::NoDelay => "nodelay",
@@ -99,6 +119,7 @@ impl FromStr for Contender {
     fn from_str(name: &str) -> Result<Self, String> {
         ONE_WAY
             .into_iter()
+            .chain([SMCD_EAGER])
             .find(|c| c.to_string() == name)
             .ok_or_else(|| format!("no such contender: {name}"))
     }

@@ -20,15 +20,21 @@ use super::Result;
 ///
 /// Two cores if possible: the two threads of a single core share its caches and are another machine altogether.
 pub(crate) fn pair() -> Option<(usize, usize)> {
-    // Found once, and before pinning: that narrows what this process sees.
     static PAIR: OnceLock<Option<(usize, usize)>> = OnceLock::new();
     *PAIR.get_or_init(|| {
-        let allowed = sched_getaffinity(None).ok()?;
+        let allowed = allowed()?;
         let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
         let (&first, rest) = cpus.split_first()?;
         let other_core = rest.iter().find(|&&cpu| core_of(cpu) != core_of(first));
         Some((first, *other_core.or(rest.first())?))
     })
+}
+
+/// The processors that this process may use, not counting that it has been pinned.
+fn allowed() -> Option<CpuSet> {
+    // Found once, and before pinning: that narrows what this process sees.
+    static ALLOWED: OnceLock<Option<CpuSet>> = OnceLock::new();
+    *ALLOWED.get_or_init(|| sched_getaffinity(None).ok())
 }
 
 /// The threads of this processor's core, as the system lists them.
@@ -44,9 +50,14 @@ pub(crate) fn leave_free() {
     FREE.store(true, Ordering::Relaxed);
 }
 
+/// True after [`leave_free`].
+pub(crate) fn is_left_free() -> bool {
+    FREE.load(Ordering::Relaxed)
+}
+
 /// The processors that this end and the other one are to be pinned to, if at all.
 pub(crate) fn places() -> Option<(usize, usize)> {
-    if FREE.load(Ordering::Relaxed) { None } else { pair() }
+    if is_left_free() { None } else { pair() }
 }
 
 /// Has this thread, and those it starts, run on this processor only.
@@ -54,6 +65,11 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Takes back [`pin`].
+pub(crate) fn unpin() -> Result<()> {
+    Ok(allowed().map_or(Ok(()), |allowed| sched_setaffinity(None, &allowed))?)
 }
 
 /// Processor time that this process has used so far, in user space and in the kernel.

@@ -6,13 +6,16 @@
 // Each bench uses its part.
 #![allow(dead_code)]
 
+mod clock;
 pub(crate) mod contender;
 pub(crate) mod cpu;
 pub(crate) mod peer;
+pub(crate) mod process;
 mod ring;
 pub(crate) mod session;
 mod stream;
 
+pub(crate) use clock::Clock;
 pub(crate) use contender::{Contender, Mode, Transport};
 pub(crate) use peer::{Job, Peer};
 pub(crate) use session::Session;

@@ -1,7 +1,8 @@
 //! The process at the other end: this program again, with hidden arguments.
 //!
 //! Over each connection come batches. A batch begins with its size (8 bytes); then come the messages; the other end
-//! answers with a [`Report`]. So nothing but the connection itself is needed to start and stop the clocks.
+//! answers with a [`Report`]. So nothing but the connection itself is needed to start and stop the clocks. Where that
+//! would disturb, the messages come as they are, and a connection of its own is the [`Clock`].
 
 use std::{
     env,
@@ -15,12 +16,17 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_de
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
-    Contender, READ_BUFFER, Result, Transport, cpu,
+    Clock, Contender, READ_BUFFER, Result, Transport,
+    contender::TCP,
+    cpu,
     ring::RingEnd,
     stream::{Listener, Stream},
 };
 
 const ARGUMENT: &str = "--peer";
+
+/// Enough descriptors for all that is measured.
+const DESCRIPTORS: u64 = 65_536;
 
 /// What the other end does with each batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +35,33 @@ pub(crate) enum Job {
     Sink(usize),
     /// Sends back as many messages of this many bytes as the batch says.
     Echo(usize),
+    /// Sends back every message of this many bytes, without batches. The first connection is a [`Clock`].
+    Answer(usize),
+}
+
+impl Job {
+    /// Bytes of a message.
+    pub(crate) fn bytes(self) -> usize {
+        let (Self::Sink(bytes) | Self::Echo(bytes) | Self::Answer(bytes)) = self;
+        bytes
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sink(_) => "sink",
+            Self::Echo(_) => "echo",
+            Self::Answer(_) => "answer",
+        }
+    }
+
+    fn of(name: &str, bytes: usize) -> Result<Self> {
+        match name {
+            "sink" => Ok(Self::Sink(bytes)),
+            "echo" => Ok(Self::Echo(bytes)),
+            "answer" => Ok(Self::Answer(bytes)),
+            other => Err(format!("no such job: {other}").into()),
+        }
+    }
 }
 
 /// What the other end answers to a batch.
@@ -67,12 +100,8 @@ impl Peer {
             }
             _ => (None, Stdio::null()),
         };
-        let (job, bytes) = match job {
-            Job::Sink(bytes) => ("sink", bytes),
-            Job::Echo(bytes) => ("echo", bytes),
-        };
         let mut command = Command::new(env::current_exe()?);
-        command.args([ARGUMENT, &contender.to_string(), job, &bytes.to_string()]);
+        command.args([ARGUMENT, &contender.to_string(), job.name(), &job.bytes().to_string()]);
         command.args(cpu::places().map(|(_, theirs)| theirs.to_string()));
         let mut child = command.stdin(stdin).stdout(Stdio::piped()).spawn()?;
         let mut address = String::new();
@@ -95,6 +124,23 @@ impl Peer {
             }
         }
     }
+
+    /// A clock, by TCP. Comes before all other connections to a peer that is to [`Job::Answer`].
+    pub(crate) async fn clock(&self) -> Result<Clock> {
+        let stream = Stream::connect(TCP, &self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Clock::new(stream))
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Peer {
@@ -109,10 +155,15 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Has this process use as many descriptors as it may.
-pub(crate) fn raise_descriptor_limit() -> Result<()> {
+/// Has this process use as many descriptors as it may, and says how many these are.
+pub(crate) fn raise_descriptor_limit() -> Result<usize> {
     let maximum = getrlimit(Resource::Nofile).maximum;
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+    // Who is privileged may set a higher limit.
+    let wanted = Some(maximum.unwrap_or(u64::MAX).max(DESCRIPTORS));
+    if setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted }).is_err() {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    }
+    Ok(usize::try_from(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)).unwrap_or(usize::MAX))
 }
 
 /// To be called first in `main`: never returns in a process that [`Peer::start`] started.
@@ -132,8 +183,7 @@ fn be_a_peer(arguments: &[String]) -> Result<()> {
     raise_descriptor_limit()?;
     let [contender, job, bytes, cpu @ ..] = arguments else { return Err("arguments are missing".into()) };
     let contender: Contender = contender.parse()?;
-    let bytes = bytes.parse()?;
-    let job = if job == "sink" { Job::Sink(bytes) } else { Job::Echo(bytes) };
+    let job = Job::of(job, bytes.parse()?)?;
     // A parent that is pinned itself has left us only its own processor to see.
     let alone = cpu.is_empty() && cpu::pair().is_none();
     if let Some(cpu) = cpu.first() {
@@ -147,10 +197,17 @@ fn be_a_peer(arguments: &[String]) -> Result<()> {
         }
         let (listener, address) = Listener::bind(contender).await?;
         announce(&address)?;
+        if let Job::Answer(_) = job {
+            tokio::spawn(serve(listener.accept().await?, Clock::JOB));
+        }
         loop {
             let stream = listener.accept().await?;
             tokio::spawn(async move {
-                match serve(stream, job).await {
+                let served = match job {
+                    Job::Answer(bytes) => answer(stream, bytes).await,
+                    Job::Sink(_) | Job::Echo(_) => serve(stream, job).await,
+                };
+                match served {
                     Err(error) if !is_end(&error) => eprintln!("the other end: {error}"),
                     _ => {}
                 }
@@ -172,7 +229,7 @@ fn is_end(error: &io::Error) -> bool {
 /// Does the job for every batch that comes.
 async fn serve(mut stream: Stream, job: Job) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let (Job::Sink(bytes) | Job::Echo(bytes)) = job;
+    let bytes = job.bytes();
     let mut buf = vec![0; bytes.max(READ_BUFFER)];
     loop {
         let mut size = [0; 8];
@@ -180,9 +237,10 @@ async fn serve(mut stream: Stream, job: Job) -> io::Result<()> {
         let before = cpu::time();
         match job {
             Job::Sink(_) => sink(&mut stream, &mut buf, u64::from_le_bytes(size)).await?,
-            Job::Echo(_) => echo(&mut stream, &mut buf[..bytes], u64::from_le_bytes(size)).await?,
+            Job::Echo(_) | Job::Answer(_) => {
+                echo(&mut stream, &mut buf[..bytes], u64::from_le_bytes(size)).await?
+            }
         }
-        stream.check()?;
         stream.send(&Report { cpu: cpu::time() - before }.emit()).await?;
     }
 }
@@ -197,6 +255,15 @@ async fn sink(stream: &mut Stream, buf: &mut [u8], bytes: u64) -> io::Result<()>
         black_box(&buf);
     }
     Ok(())
+}
+
+/// Sends back what comes until the end.
+async fn answer(mut stream: Stream, bytes: usize) -> io::Result<()> {
+    let mut message = vec![0; bytes];
+    loop {
+        stream.recv_exact(&mut message).await?;
+        stream.send(black_box(&message)).await?;
+    }
 }
 
 async fn echo(stream: &mut Stream, message: &mut [u8], messages: u64) -> io::Result<()> {

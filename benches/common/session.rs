@@ -37,29 +37,35 @@ impl Session {
             cpu::pin(ours)?;
         }
         let runtime = runtime()?;
-        let stream = runtime.block_on(peer.connect())?;
-        let (Job::Sink(bytes) | Job::Echo(bytes)) = job;
-        Ok(Self { stream, mode: contender.mode, message: vec![0x5a; bytes], runtime, _peer: peer })
+        let stream = runtime.block_on(async {
+            let mut stream = peer.connect().await?;
+            promote(&mut stream, job).await.map(|()| stream)
+        })?;
+        Ok(Self { stream, mode: contender.mode, message: vec![0x5a; job.bytes()], runtime, _peer: peer })
     }
 
     /// Sends so many messages one way, until the other end has read the last one.
     pub(crate) fn one_way(&mut self, messages: u64) -> Result<Batch> {
         let (stream, message) = (&mut self.stream, &self.message);
         let nodelay = self.mode == Mode::NoDelay;
-        self.runtime.block_on(batch(stream, messages * message.len() as u64, async |stream: &mut Stream| {
-            // The default, except for the tail: it would wait for an acknowledgement that may be delayed for 40 ms.
-            stream.set_nodelay(nodelay)?;
-            for _ in 0..messages {
-                stream.send(black_box(message)).await?;
-            }
-            Ok(stream.set_nodelay(true)?)
-        }))
+        self.runtime.block_on(measured(
+            stream,
+            messages * message.len() as u64,
+            async |stream: &mut Stream| {
+                // The default, except for the tail: it would wait for an acknowledgement that may be delayed for 40 ms.
+                stream.set_nodelay(nodelay)?;
+                for _ in 0..messages {
+                    stream.send(black_box(message)).await?;
+                }
+                Ok(stream.set_nodelay(true)?)
+            },
+        ))
     }
 
     /// Sends so many messages there and back, and says how long each took.
     pub(crate) fn round_trips(&mut self, messages: u64, mut took: impl FnMut(Duration)) -> Result<Batch> {
         let (stream, message) = (&mut self.stream, &mut self.message);
-        self.runtime.block_on(batch(stream, messages, async |stream: &mut Stream| {
+        self.runtime.block_on(measured(stream, messages, async |stream: &mut Stream| {
             let mut before = Instant::now();
             for _ in 0..messages {
                 stream.send(message).await?;
@@ -85,6 +91,37 @@ pub(crate) async fn batch(
     let mut report = [0; Report::LEN];
     stream.recv_exact(&mut report).await?;
     let (elapsed, cpu) = (start.elapsed(), cpu::time() - cpu_before);
-    stream.check()?;
     Ok(Batch { elapsed, cpu: cpu + Report::parse(report).cpu })
+}
+
+/// As [`batch`], and fails if what was measured is not what it is said to be.
+async fn measured(
+    stream: &mut Stream,
+    size: u64,
+    messages: impl AsyncFnOnce(&mut Stream) -> Result<()>,
+) -> Result<Batch> {
+    stream.check()?;
+    batch(stream, size, messages).await
+}
+
+/// Batches of a single message, on a new connection: a few in any case, and until an SMC-D stream has been promoted.
+pub(crate) async fn promote(stream: &mut Stream, job: Job) -> Result<()> {
+    const AT_LEAST: usize = 4;
+    const AT_MOST: usize = 400;
+    let mut message = vec![0; job.bytes()];
+    for done in 0..AT_MOST {
+        if done >= AT_LEAST && stream.is_promoted() {
+            return Ok(());
+        }
+        let size = if let Job::Sink(bytes) = job { bytes as u64 } else { 1 };
+        batch(stream, size, async |stream: &mut Stream| {
+            stream.send(&message).await?;
+            if let Job::Echo(_) = job {
+                stream.recv_exact(&mut message).await?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(stream.check()?)
 }

@@ -70,19 +70,36 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether small messages are sent at once. Only TCP has to be told.
+    /// Whether small messages are sent at once. Only TCP has to be told, and what is TCP at first.
     pub(crate) fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match self {
+            Self::Smcd(stream) => stream.set_nodelay(nodelay),
             Self::Tcp(stream) => stream.set_nodelay(nodelay),
-            _ => Ok(()),
+            Self::Unix(_) | Self::Ring(_) => Ok(()),
         }
     }
 
-    /// An error if this is an SMC-D stream that has come to be TCP: its figures would be worth nothing.
+    /// True unless this is an SMC-D stream of which a direction has not been promoted yet.
+    pub(crate) fn is_promoted(&self) -> bool {
+        match self {
+            Self::Smcd(stream) => {
+                let counts = stream.byte_counts();
+                counts.sent > 0 && counts.received > 0
+            }
+            _ => true,
+        }
+    }
+
+    /// True if a part of what was exchanged went by shared memory, after it had begun as TCP.
+    pub(crate) fn has_moved(&self) -> bool {
+        matches!(self, Self::Smcd(stream) if stream.transport().is_smcd())
+    }
+
+    /// An error if this is an SMC-D stream that is TCP: its figures would be worth nothing.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self {
-            Self::Smcd(stream) if !stream.transport().is_smcd() => Err(io::Error::other(format!(
-                "the connection is not SMC-D ({}); there is nothing to measure",
+            Self::Smcd(stream) if !self.is_promoted() => Err(io::Error::other(format!(
+                "the connection is not SMC-D in both directions ({}); there is nothing to measure",
                 stream.transport()
             ))),
             _ => Ok(()),

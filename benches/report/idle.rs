@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::{
     common::{
-        Contender, Job, Peer, Result, Stream,
+        Contender, Job, Peer, Result,
         contender::{SMCD, SMCD_BUSY_POLL, TCP},
         cpu, peer,
-        session::batch,
+        session::promote,
     },
     plan::Plan,
     rows::{Key, Samples},
@@ -19,6 +19,8 @@ pub(crate) const CPU: &str = "cpu_s";
 
 const MESSAGE: usize = 64;
 
+const JOB: Job = Job::Sink(MESSAGE);
+
 pub(crate) fn run(plan: &Plan, samples: &mut Samples) -> Result<()> {
     peer::raise_descriptor_limit()?;
     for contender in [SMCD, SMCD_BUSY_POLL, TCP] {
@@ -29,32 +31,19 @@ pub(crate) fn run(plan: &Plan, samples: &mut Samples) -> Result<()> {
 }
 
 fn measure(contender: Contender, plan: &Plan) -> Result<Duration> {
-    let mut peer = Peer::start(contender, Job::Sink(MESSAGE))?;
+    let mut peer = Peer::start(contender, JOB)?;
     if let Some((ours, _)) = cpu::places() {
         cpu::pin(ours)?;
     }
     peer::runtime()?.block_on(async {
-        let mut clock = peer.connect().await?;
+        let mut clock = peer.clock().await?;
         for _ in 0..plan.idle_connections() {
             let mut idle = peer.connect().await?;
-            traffic(&mut idle).await?;
+            promote(&mut idle, JOB).await?;
             // Waits for what never comes, as a server does.
             tokio::spawn(async move { idle.recv(&mut [0; MESSAGE]).await });
         }
-        // The other end's clock runs from the first message of this batch to its last one.
-        let idle = batch(&mut clock, 1, async |clock: &mut Stream| {
-            tokio::time::sleep(plan.idle_time()).await;
-            Ok(clock.send(&[0]).await?)
-        });
-        Ok(idle.await?.cpu)
+        let ((), batch) = clock.time(async || Ok(tokio::time::sleep(plan.idle_time()).await)).await?;
+        Ok(batch.cpu)
     })
-}
-
-/// Enough for a connection to find that staying awake pays, if it does.
-async fn traffic(stream: &mut Stream) -> Result<()> {
-    for _ in 0..4 {
-        batch(stream, MESSAGE as u64, async |stream: &mut Stream| Ok(stream.send(&[0; MESSAGE]).await?))
-            .await?;
-    }
-    Ok(())
 }

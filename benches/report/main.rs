@@ -5,18 +5,23 @@
 //! fails for being slow.
 //!
 //! Arguments: `-- --quick` takes a few seconds and only proves that everything runs; `-- --only throughput` (or
-//! `round_trip`, `idle`) leaves out the others; `-- --unpinned` lets the scheduler place the two ends, which then often
+//! `round_trip`, `short`, `promotion`, `idle`, `many`) leaves out the others; `-- --unpinned` lets the scheduler place the two ends, which then often
 //! share a processor.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod idle;
+mod many;
 mod plan;
 mod plot;
+mod promotion;
 mod round_trip;
 mod rows;
+mod short;
+mod solo;
 mod table;
+mod targets;
 mod throughput;
 
 use std::{
@@ -25,28 +30,39 @@ use std::{
     time::Instant,
 };
 
-use common::{Result, cpu, peer};
+use common::{Result, contender::SMCD_EAGER, cpu, peer};
 use plan::Plan;
 use rows::{Row, Samples};
 
 /// Takes one sample of everything that it measures.
 type Bench = fn(&Plan, &mut Samples) -> Result<()>;
 
-/// All benches by name. A later one gets a line here, and in `table.rs` if its rows belong in the table.
-const BENCHES: [(&str, Bench); 3] =
-    [("throughput", throughput::run), ("round_trip", round_trip::run), ("idle", idle::run)];
+/// All benches by name; and in how many processes of its own one is repeated in each run, if not done in this one.
+/// A later one gets a line here, and in `table.rs` if its rows belong in the table.
+const BENCHES: [(&str, Bench, usize); 6] = [
+    (throughput::BENCH, throughput::run, 0),
+    (round_trip::BENCH, round_trip::run, 0),
+    (short::BENCH, short::run, 0),
+    (promotion::BENCH, promotion::run, 5),
+    (idle::BENCH, idle::run, 0),
+    (many::BENCH, many::run, 1),
+];
 
 fn main() -> Result<()> {
     peer::be_a_peer_if_asked();
     let start = Instant::now();
     let plan = Plan::from_arguments()?;
+    if let Some(solo) = &plan.solo {
+        let (_, bench, _) = BENCHES.into_iter().find(|(name, ..)| name == solo).ok_or("no such bench")?;
+        return solo::tell(bench, &plan);
+    }
     let rows = measure(&plan)?;
-    let notes = notes(&plan, start);
-    let table = table::table(&rows);
-    println!("{notes}\n\n{table}\n{}", table::targets(&rows));
+    let text =
+        format!("{}\n{}\n{}", table::table(&rows), notes(&plan, &rows, start), targets::targets(&rows));
+    println!("{text}");
     let dir = report_dir()?;
     fs::write(dir.join("report.json"), serde_json::to_string_pretty(&rows)? + "\n")?;
-    fs::write(dir.join("report.md"), format!("{table}\n{notes}\n"))?;
+    fs::write(dir.join("report.md"), text)?;
     fs::write(dir.join("report.svg"), plot::svg(&rows)?)?;
     println!("Written to {}: report.json, report.md, report.svg", dir.display());
     Ok(())
@@ -55,10 +71,15 @@ fn main() -> Result<()> {
 fn measure(plan: &Plan) -> Result<Vec<Row>> {
     let mut samples = Samples::default();
     for run in 1..=plan.runs {
-        for (name, bench) in BENCHES {
+        for (name, bench, processes) in BENCHES {
             if plan.includes(name) {
                 let start = Instant::now();
-                bench(plan, &mut samples)?;
+                if processes == 0 {
+                    bench(plan, &mut samples)?;
+                }
+                for _ in 0..processes {
+                    solo::run(name, plan, &mut samples)?;
+                }
                 eprintln!("run {run} of {}: {name}, {:.1} s", plan.runs, start.elapsed().as_secs_f64());
             }
         }
@@ -67,13 +88,15 @@ fn measure(plan: &Plan) -> Result<Vec<Row>> {
 }
 
 /// What a reader has to know about the figures.
-fn notes(plan: &Plan, start: Instant) -> String {
+fn notes(plan: &Plan, rows: &[Row], start: Instant) -> String {
+    let very_many = rows::median(rows, many::BENCH, many::CONNECTIONS, 0, SMCD_EAGER).unwrap_or_default();
     format!(
         "Medians of {} interleaved runs, {} s in all. {}. The ends are two processes with a runtime of one thread \
          each. All settings are the defaults, except `TCP_NODELAY`, which is set in round trips, and one way where it \
          says \"nodelay\"; SMC-D also with `busy_poll` of 50 µs, and without any spinning (\"sleep\"). Receivers read \
          into 64 KiB, or as much as a message has. The raw ring only busy-waits. Ratios say how many times better the \
-         first is than the second.",
+         first is than the second. \"Very many\" are {very_many} connections at once. Promotion and very many connections \
+         are of connections that are promoted at once (`Promotion::Eager`).\n",
         plan.runs,
         start.elapsed().as_secs(),
         cpu::machine()

@@ -39,15 +39,25 @@ impl Samples {
         }
     }
 
+    /// Every single one.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (Key, f64)> {
+        self.0.iter().flat_map(|(key, values)| values.iter().map(|value| (*key, *value)))
+    }
+
     pub(crate) fn into_rows(self) -> Vec<Row> {
         self.0.into_iter().map(|(key, values)| row(key, values)).collect()
     }
 }
 
-fn row(key: Key, mut values: Vec<f64>) -> Row {
+/// The median of at least one value; sorts them.
+pub(crate) fn median_of(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
-    let median = if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 };
+    if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
+}
+
+fn row(key: Key, mut values: Vec<f64>) -> Row {
+    let median = median_of(&mut values);
     Row {
         bench: key.bench,
         bytes: key.bytes,

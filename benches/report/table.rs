@@ -3,11 +3,11 @@
 use crate::{
     common::{
         Contender,
-        contender::{RING, SMCD, SMCD_BUSY_POLL, SMCD_SLEEP, TCP, TCP_NODELAY, UNIX},
+        contender::{RING, SMCD, SMCD_BUSY_POLL, SMCD_EAGER, SMCD_SLEEP, TCP, TCP_NODELAY, UNIX},
     },
-    idle, round_trip,
+    idle, many, promotion, round_trip,
     rows::{Row, median, size_name, sizes},
-    throughput,
+    short, throughput,
 };
 
 /// Columns of medians.
@@ -31,32 +31,77 @@ const RATIOS: [(&str, Contender, Contender); 5] = [
 ];
 
 /// One metric, which makes one line of the table for each message size.
-struct Metric {
+pub(crate) struct Metric {
     bench: &'static str,
     name: &'static str,
     label: &'static str,
     more_is_better: bool,
+    /// Whose figure is that of SMC-D.
+    smcd: Contender,
 }
 
 const fn metric(bench: &'static str, name: &'static str, label: &'static str) -> Metric {
-    Metric { bench, name, label, more_is_better: false }
+    Metric { bench, name, label, more_is_better: false, smcd: SMCD }
 }
 
-const METRICS: [Metric; 7] = [
+/// Of connections that are promoted at once.
+const fn eager(bench: &'static str, name: &'static str, label: &'static str) -> Metric {
+    Metric { smcd: SMCD_EAGER, ..metric(bench, name, label) }
+}
+
+const METRICS: [Metric; 21] = [
     Metric { more_is_better: true, ..metric(throughput::BENCH, throughput::RATE, "one way, GB/s") },
     metric(throughput::BENCH, throughput::CPU, "one way, CPU s per GB"),
     metric(round_trip::BENCH, round_trip::P50, "round trip p50, µs"),
     metric(round_trip::BENCH, round_trip::P99, "round trip p99, µs"),
     metric(round_trip::BENCH, round_trip::P99_9, "round trip p99.9, µs"),
     metric(round_trip::BENCH, round_trip::CPU, "round trip, CPU µs"),
+    Metric {
+        more_is_better: true,
+        ..metric(short::BENCH, short::SEQUENCE, "short connections, one by one, per s")
+    },
+    Metric {
+        more_is_better: true,
+        ..metric(short::BENCH, short::PARALLEL, "short connections, 8 at a time, per s")
+    },
+    metric(short::BENCH, short::SEQUENCE_CPU, "short connection, one by one, CPU µs"),
+    metric(short::BENCH, short::PARALLEL_CPU, "short connection, 8 at a time, CPU µs"),
+    eager(promotion::BENCH, promotion::FIRST, "promotion, first of two new processes, µs"),
+    eager(promotion::BENCH, promotion::CONTACT, "promotion, first contact, µs"),
+    eager(promotion::BENCH, promotion::BESIDE, "promotion, new buffers, µs"),
+    eager(promotion::BENCH, promotion::LATER, "promotion, used buffers, µs"),
+    eager(promotion::BENCH, promotion::BESIDE_CPU, "promotion, new buffers, CPU µs"),
+    eager(promotion::BENCH, promotion::LATER_CPU, "promotion, used buffers, CPU µs"),
     metric(idle::BENCH, idle::CPU, "1,000 idle connections, CPU s in 2 s"),
+    eager(many::BENCH, many::CPU, "very many idle connections, CPU s in 2 s"),
+    eager(many::BENCH, many::CLIENT, "idle connection, client, KiB without rings"),
+    eager(many::BENCH, many::SERVER, "idle connection, server, KiB without rings"),
+    eager(many::BENCH, many::DESCRIPTORS, "idle connection, descriptors"),
 ];
 
-/// How many times better `ours` is than `theirs`.
-fn ratio(rows: &[Row], metric: &Metric, bytes: usize, ours: Contender, theirs: Contender) -> Option<f64> {
-    let of = |who| median(rows, metric.bench, metric.name, bytes, who);
-    let (ours, theirs) = (of(ours)?, of(theirs)?);
-    Some(if metric.more_is_better { ours / theirs } else { theirs / ours })
+impl Metric {
+    /// The metric of this name.
+    pub(crate) fn of(bench: &str, name: &str) -> Option<&'static Self> {
+        METRICS.iter().find(|metric| (metric.bench, metric.name) == (bench, name))
+    }
+
+    /// The median of a contender.
+    pub(crate) fn median(&self, rows: &[Row], bytes: usize, who: Contender) -> Option<f64> {
+        let who = if who == SMCD { self.smcd } else { who };
+        median(rows, self.bench, self.name, bytes, who)
+    }
+
+    /// How many times better `ours` is than `theirs`.
+    pub(crate) fn ratio(
+        &self,
+        rows: &[Row],
+        bytes: usize,
+        ours: Contender,
+        theirs: Contender,
+    ) -> Option<f64> {
+        let (ours, theirs) = (self.median(rows, bytes, ours)?, self.median(rows, bytes, theirs)?);
+        Some(if self.more_is_better { ours / theirs } else { theirs / ours })
+    }
 }
 
 /// All medians and ratios.
@@ -79,13 +124,13 @@ fn header() -> Vec<String> {
 fn line(rows: &[Row], metric: &Metric, bytes: usize) -> Vec<String> {
     let label =
         if bytes == 0 { metric.label.to_owned() } else { format!("{} {}", size_name(bytes), metric.label) };
-    let medians = COLUMNS.iter().map(|(_, who)| cell(median(rows, metric.bench, metric.name, bytes, *who)));
-    let ratios = RATIOS.iter().map(|(_, ours, theirs)| cell(ratio(rows, metric, bytes, *ours, *theirs)));
+    let medians = COLUMNS.iter().map(|(_, who)| cell(metric.median(rows, bytes, *who)));
+    let ratios = RATIOS.iter().map(|(_, ours, theirs)| cell(metric.ratio(rows, bytes, *ours, *theirs)));
     std::iter::once(label).chain(medians).chain(ratios).collect()
 }
 
 /// Three significant digits.
-fn cell(value: Option<f64>) -> String {
+pub(crate) fn cell(value: Option<f64>) -> String {
     match value {
         None => String::new(),
         Some(value) if !value.is_finite() => String::new(),
@@ -97,7 +142,7 @@ fn cell(value: Option<f64>) -> String {
 }
 
 /// Markdown with aligned columns; the first line is the header.
-fn render(lines: &[Vec<String>]) -> String {
+pub(crate) fn render(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|at| {
@@ -119,37 +164,4 @@ fn render(lines: &[Vec<String>]) -> String {
 
 fn row_of(cells: impl Iterator<Item = String>) -> String {
     format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
-}
-
-/// What the project wants to reach, next to what was measured.
-pub(crate) fn targets(rows: &[Row]) -> String {
-    let [rate, _, p50, ..] = &METRICS;
-    let targets = [
-        ("64 KiB one way, times TcpStream", 2.0, ratio(rows, rate, 64 << 10, SMCD, TCP)),
-        (
-            "64 KiB one way, times TcpStream with TCP_NODELAY",
-            2.0,
-            ratio(rows, rate, 64 << 10, SMCD, TCP_NODELAY),
-        ),
-        ("64 KiB one way, share of the raw ring", 0.7, ratio(rows, rate, 64 << 10, SMCD, RING)),
-        ("4 KiB one way, times TcpStream", 6.0, ratio(rows, rate, 4 << 10, SMCD, TCP)),
-        (
-            "4 KiB one way, times TcpStream with TCP_NODELAY",
-            6.0,
-            ratio(rows, rate, 4 << 10, SMCD, TCP_NODELAY),
-        ),
-        ("64 B round trip with busy poll, times faster than TcpStream", 15.0, {
-            ratio(rows, p50, 64, SMCD_BUSY_POLL, TCP)
-        }),
-        ("64 B round trip by default, times faster than UnixStream", 1.0, ratio(rows, p50, 64, SMCD, UNIX)),
-        ("64 B round trip asleep, times faster than UnixStream", 1.0, ratio(rows, p50, 64, SMCD_SLEEP, UNIX)),
-    ];
-    let mut text = String::from("Targets:\n");
-    for (what, least, measured) in targets {
-        if let Some(measured) = measured {
-            let verdict = if measured >= least { "reached" } else { "missed" };
-            text += &format!("  {what}: {} (at least {least}: {verdict})\n", cell(Some(measured)));
-        }
-    }
-    text
 }

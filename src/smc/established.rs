@@ -22,7 +22,7 @@ impl Established {
         stack: Arc<Stack>,
         peer: Gid,
     ) -> Self {
-        group.join(&connection);
+        group.join();
         stack.count_connection();
         Self { connection: Some(connection), group, stack, peer }
     }

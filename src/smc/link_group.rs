@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -74,8 +74,8 @@ struct Pool {
     remote: HashMap<DmbToken, Arc<RemoteDmb>>,
     /// Closed by us, and not yet by the peer: its last flags will still be written into our buffer.
     lingering: Vec<Arc<Connection>>,
-    members: Vec<Weak<Connection>>,
-    members_limit: usize,
+    /// Connections in use.
+    members: usize,
 }
 
 impl LinkGroup {
@@ -201,19 +201,15 @@ impl LinkGroup {
     }
 
     /// Enters a connection of this group.
-    pub(crate) fn join(&self, connection: &Arc<Connection>) {
-        let mut pool = self.pool();
-        if pool.members.len() >= pool.members_limit {
-            pool.members.retain(|member| member.strong_count() > 0);
-            pool.members_limit = pool.members.len() * 2 + 16;
-        }
-        pool.members.push(Arc::downgrade(connection));
+    pub(crate) fn join(&self) {
+        self.pool().members += 1;
     }
 
-    /// Closes a connection and takes back its buffers.
+    /// Closes a connection that has joined, and takes back its buffers.
     pub(crate) fn leave(&self, connection: Arc<Connection>) {
         {
             let mut pool = self.pool();
+            pool.members = pool.members.saturating_sub(1);
             if pool.lingering.len() < MAX_LINGERING {
                 pool.lingering.push(connection.clone());
             }
@@ -226,10 +222,7 @@ impl LinkGroup {
 
     /// True if a connection of the group is in use.
     pub(crate) fn is_busy(&self) -> bool {
-        let mut pool = self.pool();
-        let idle = pool.lingering.len();
-        pool.members.retain(|member| member.strong_count() > 0);
-        pool.members.len() > idle
+        self.pool().members > 0
     }
 
     /// True if the peer's device cannot be reached any more.

@@ -214,8 +214,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
         let Some(connection) = self.ring.get().map(R::connection) else { return Ok(()) };
         if inbound.from == From::Tcp && !inbound.stays && inbound.end.is_none() {
-            match self.tcp.counts() {
-                Ok(counts) if counts.taken == inbound.taken => {
+            match self.tcp.taken() {
+                Ok(taken) if taken == inbound.taken => {
                     connection.announce_reading()?;
                     fault!("reading-said");
                     inbound.from = From::Either;

@@ -102,8 +102,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
 
     /// Makes sure that the kernel has been given as many bytes as we think.
     fn is_all_counted(&self, outbound: &mut Outbound) -> bool {
-        match self.tcp.counts() {
-            Ok(counts) if counts.given == outbound.given => true,
+        match self.tcp.given() {
+            Ok(given) if given == outbound.given => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             other => {
                 tracing::warn!(kernel = ?other, ours = outbound.given, "the TCP connection is written to by others");

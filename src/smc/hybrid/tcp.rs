@@ -14,10 +14,7 @@ use rustix::{
 };
 use socket2::SockRef;
 
-use crate::{
-    tcp_fallback::recv_into,
-    unix::sockopt::{TcpCounts, tcp_counts},
-};
+use crate::{tcp_fallback::recv_into, unix::sockopt::tcp_counts};
 
 /// So often the counts are taken again if data arrives meanwhile.
 const TRIES: usize = 4;
@@ -55,12 +52,28 @@ pub(crate) trait Tcp {
         ioctl_fionread(self.socket()).is_ok_and(|n| n > 0)
     }
 
-    /// What the kernel has counted.
+    /// Bytes read, by the kernel's count.
     ///
     /// # Errors
     /// `WouldBlock` if data keeps arriving meanwhile; another error if the kernel does not count.
+    fn taken(&self) -> io::Result<u64> {
+        taken(self.socket())
+    }
+
+    /// Bytes written, by the kernel's count.
+    ///
+    /// # Errors
+    /// If the kernel does not count.
+    fn given(&self) -> io::Result<u64> {
+        Ok(tcp_counts(self.socket())?.sent)
+    }
+
+    /// What the kernel has counted.
+    ///
+    /// # Errors
+    /// As [`Tcp::taken`].
     fn counts(&self) -> io::Result<Counts> {
-        counts(self.socket())
+        Ok(Counts { taken: self.taken()?, given: self.given()? })
     }
 
     /// Sends what the kernel holds back in the hope of more.
@@ -100,14 +113,16 @@ fn is_writable(socket: BorrowedFd<'_>) -> bool {
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
-fn counts(socket: BorrowedFd<'_>) -> io::Result<Counts> {
+fn taken(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut unread = ioctl_fionread(socket)?;
     for _ in 0..TRIES {
-        let before = tcp_counts(socket)?;
-        let unread = ioctl_fionread(socket)?;
-        let TcpCounts { received, sent } = tcp_counts(socket)?;
-        if before.received == received {
-            return Ok(Counts { taken: received.saturating_sub(unread), given: sent });
+        let received = tcp_counts(socket)?.received;
+        let still = ioctl_fionread(socket)?;
+        // Nobody reads meanwhile, so what is unread does not change but by what arrives.
+        if still == unread {
+            return Ok(received.saturating_sub(unread));
         }
+        unread = still;
     }
     Err(io::ErrorKind::WouldBlock.into())
 }

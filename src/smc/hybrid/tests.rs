@@ -11,7 +11,7 @@ use std::{
 use bytes::BufMut;
 use proptest::prelude::*;
 
-use super::{Counts, Hybrid, Ring, Tcp, lock};
+use super::{Hybrid, Ring, Tcp, lock};
 use crate::{
     Promotion, SmcConfig, Stack, Transport,
     smc::{
@@ -114,9 +114,12 @@ impl Tcp for SimTcp {
         !lock(&self.wire).into[self.side].bytes.is_empty()
     }
 
-    fn counts(&self) -> io::Result<Counts> {
-        let wire = lock(&self.wire);
-        Ok(Counts { taken: wire.into[self.side].taken, given: wire.into[1 - self.side].sent })
+    fn taken(&self) -> io::Result<u64> {
+        Ok(lock(&self.wire).into[self.side].taken)
+    }
+
+    fn given(&self) -> io::Result<u64> {
+        Ok(lock(&self.wire).into[1 - self.side].sent)
     }
 
     fn push(&self) {}

@@ -54,29 +54,25 @@ impl Name {
         matches!(self, Self::File(_))
     }
 
-    /// Connects to whoever listens.
+    /// Connects a new socket to whoever listens.
     ///
     /// # Errors
-    /// `ECONNREFUSED` or `ENOENT` if nobody does, `EAGAIN` if too many wait already.
-    pub(super) fn connect(&self) -> Result<OwnedFd, Errno> {
-        let socket = new_socket()?;
-        self.with_address(|address| connect(&socket, address))?;
-        Ok(socket)
+    /// `ECONNREFUSED` or `ENOENT` if nobody does, `EAGAIN` if too many wait already. The socket is still new then.
+    pub(super) fn connect(&self, socket: &OwnedFd) -> Result<(), Errno> {
+        self.with_address(|address| connect(socket, address))
     }
 
-    /// Listens.
+    /// Listens on a new socket.
     ///
     /// # Errors
     /// `EADDRINUSE` if somebody has the name.
-    pub(super) fn listen(&self) -> Result<OwnedFd, Errno> {
-        let socket = new_socket()?;
-        self.with_address(|address| bind(&socket, address))?;
+    pub(super) fn listen(&self, socket: &OwnedFd) -> Result<(), Errno> {
+        self.with_address(|address| bind(socket, address))?;
         if let Self::File(path) = self {
             // Who may come in is for the directory to say, and for the proof that follows.
             let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o666));
         }
-        listen(&socket, BACKLOG)?;
-        Ok(socket)
+        listen(socket, BACKLOG)
     }
 
     /// Removes what a process left that has died; an abstract name goes with its socket.
@@ -120,7 +116,7 @@ fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)?.take(MAX_SWEEP) {
         let name = Name::File(entry?.path());
         // Whoever listens there finds a connection that has ended at once, and takes no notice.
-        if matches!(name.connect(), Err(Errno::CONNREFUSED)) {
+        if name.connect(&new_socket()?) == Err(Errno::CONNREFUSED) {
             name.remove();
         }
     }

@@ -21,7 +21,10 @@ use super::{channel::Channel, four_tuple::FourTuple, name::Name, owner::owner_of
 use crate::{
     fault::fault,
     tcp_fallback::FallbackReason,
-    unix::{packet::accept_from, sockopt::peer_uid},
+    unix::{
+        packet::{accept_from, new_socket},
+        sockopt::peer_uid,
+    },
 };
 
 /// Names that a process may hold at once: this part of the descriptors that it may have, within limits.
@@ -90,8 +93,12 @@ impl Rendezvous {
 
     /// Connects to the other end if it waits; else waits for it.
     pub(crate) fn meet(&self) -> Meeting {
-        match self.name.connect() {
-            Ok(socket) => {
+        let socket = match new_socket() {
+            Ok(socket) => socket,
+            Err(errno) => return Meeting::Impossible(FallbackReason::SideChannel(errno.kind())),
+        };
+        match self.name.connect(&socket) {
+            Ok(()) => {
                 self.unanswered.store(0, Ordering::Relaxed);
                 fault!("promotion-connected");
                 match self.prove(socket) {
@@ -99,18 +106,18 @@ impl Rendezvous {
                     Err(reason) => Meeting::Impossible(reason),
                 }
             }
-            Err(Errno::CONNREFUSED | Errno::NOENT) => self.wait(),
+            Err(Errno::CONNREFUSED | Errno::NOENT) => self.wait(socket),
             Err(Errno::AGAIN | Errno::INTR) => Meeting::NotNow,
             Err(errno) => Meeting::Impossible(FallbackReason::SideChannel(errno.kind())),
         }
     }
 
-    fn wait(&self) -> Meeting {
+    fn wait(&self, socket: OwnedFd) -> Meeting {
         let Some(place) = Place::take() else { return Meeting::NotNow };
-        match self.name.listen() {
-            Ok(listener) => {
+        match self.name.listen(&socket) {
+            Ok(()) => {
                 fault!("promotion-listening");
-                Meeting::Waiting(Waiting { listener, name: self.name.clone(), _place: place })
+                Meeting::Waiting(Waiting { listener: socket, name: self.name.clone(), _place: place })
             }
             Err(Errno::ADDRINUSE) => {
                 // Somebody is about to listen; or has died, and left a file behind.
