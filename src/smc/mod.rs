@@ -7,18 +7,19 @@
 // The front ends use everything here, and at present all of them need tokio.
 #![cfg_attr(not(feature = "tokio"), allow(dead_code))]
 
+pub(crate) mod awake;
 mod cdc;
 mod close;
 mod config;
-mod connection;
+pub(crate) mod connection;
 mod cursor;
 mod error;
 #[cfg(feature = "tokio")]
 mod establish;
-mod established;
+pub(crate) mod established;
 #[cfg(feature = "tokio")]
 mod half;
-mod hybrid;
+pub(crate) mod hybrid;
 mod link_group;
 #[cfg(feature = "tokio")]
 mod listener;
