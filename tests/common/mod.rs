@@ -1,5 +1,5 @@
 //! What the tests share: pairs of streams, and other processes.
-#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
 mod process;
 mod settings;
