@@ -382,6 +382,27 @@ fn a_reader_in_wait_is_not_stranded_by_another() {
 }
 
 #[test]
+fn a_reader_asleep_on_tcp_is_not_left_there_by_another() {
+    in_time(|| {
+        let (mut client, mut server) = pair(Promotion::Eager);
+        let mut asleep = server.try_clone().unwrap();
+        let reader = thread::spawn(move || {
+            let mut byte = [0];
+            asleep.read_exact(&mut byte).map(|()| byte)
+        });
+        thread::sleep(Duration::from_millis(20));
+        // The one that is asleep stays so.
+        server.set_nonblocking(true).unwrap();
+        for i in 0..100 {
+            exchange(&mut server, &mut client, i);
+            assert_eq!(kind(server.read(&mut [0])), ErrorKind::WouldBlock);
+        }
+        client.write_all(b"!").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), *b"!");
+    });
+}
+
+#[test]
 fn both_directions_wait_at_the_same_time() {
     // A reader sleeps for long while the writer waits for room now and then, each signalled on the same doorbell.
     in_time(|| {

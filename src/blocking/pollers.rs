@@ -48,3 +48,69 @@ impl Drop for Polling<'_> {
         self.0.left.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dibs::Cause;
+    use std::{
+        io::{self, Read, Write},
+        os::{
+            fd::{AsFd, BorrowedFd},
+            unix::net::UnixStream,
+        },
+        sync::mpsc,
+        thread,
+        time::Duration,
+    };
+
+    /// Signals are bytes.
+    #[derive(Debug)]
+    struct Socket(UnixStream);
+
+    impl Interrupt for Socket {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+
+        fn is_hung_up(&self) -> bool {
+            false
+        }
+
+        fn arm(&self, _: Cause) {}
+
+        fn clear(&self) {
+            let _ = (&self.0).read(&mut [0; 100]).unwrap();
+        }
+
+        fn wait(&self, _: Cause, _: Option<Duration>, _: &mut dyn FnMut() -> bool) -> io::Result<bool> {
+            Ok(true)
+        }
+    }
+
+    fn is_signalled(interrupt: &Socket) -> bool {
+        !poll::now(interrupt.as_fd(), PollFlags::IN).is_empty()
+    }
+
+    #[test]
+    fn a_signal_stays_until_everybody_has_seen_it() {
+        let (mut bell, socket) = UnixStream::pair().unwrap();
+        let (interrupt, pollers) = (Socket(socket), Pollers::default());
+        bell.write_all(&[1]).unwrap();
+        let first = pollers.enter(&interrupt);
+        assert!(!is_signalled(&interrupt), "an old one");
+        drop(pollers.enter(&interrupt));
+        bell.write_all(&[1]).unwrap();
+        let (entered, wait) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _second = pollers.enter(&interrupt);
+                entered.send(is_signalled(&interrupt)).unwrap();
+            });
+            assert!(wait.recv_timeout(Duration::from_millis(20)).is_err(), "has not waited");
+            assert!(is_signalled(&interrupt), "taken from the first");
+            drop(first);
+            assert!(!wait.recv().unwrap(), "would not sleep");
+        });
+    }
+}
