@@ -5,6 +5,7 @@
 //!
 //! - [`SmcStream`], [`SmcListener`] and [`SmcSocket`] stand in for their namesakes of `tokio::net`.
 //!   [`SmcStream::transport`] says which way the bytes go, and why.
+//! - [`blocking`] has the same for `std::net`, without a runtime.
 //! - `adapters` fits them into axum, hyper and tonic.
 //! - [`dibs`] is the layer of devices that share memory, [`clc`] the handshake, [`smc`] the connection,
 //!   [`tcp_fallback`] the TCP connection below.
@@ -13,6 +14,7 @@
 
 #[cfg(feature = "tokio")]
 pub mod adapters;
+pub mod blocking;
 pub mod clc;
 pub mod dibs;
 mod fault;

@@ -179,6 +179,10 @@ pub trait Interrupt: Send + Sync + fmt::Debug {
     /// Asks for a signal with the next news of this kind. The caller must look for news once more afterwards.
     fn arm(&self, cause: Cause);
 
+    /// Takes back the signals that have come so far, so that the descriptor is not readable until the next. For those
+    /// who poll it as it is, without edges. Whoever else waits for it may miss a signal that is taken back so.
+    fn clear(&self);
+
     /// Blocks the thread until a signal of this kind, or until `timeout`. `news` is asked before sleeping.
     ///
     /// May return early; the caller looks for itself. Returns false if the time is over. While a thread waits so for

@@ -128,6 +128,11 @@ impl SmcConfig {
         self
     }
 
+    /// True if connections begin as TCP and are promoted.
+    pub(crate) fn promotes(&self) -> bool {
+        self.handshake == Handshake::Promotion && self.promotion != Promotion::Off
+    }
+
     /// The stack to use.
     pub(crate) fn the_stack(&self) -> Arc<Stack> {
         self.stack.clone().unwrap_or_else(Stack::shared)

@@ -30,7 +30,7 @@ use crate::{
     },
     dibs::{DeviceError, Dmb},
     tcp_fallback::{
-        FallbackReason, Promotion,
+        FallbackReason,
         detect::{First, first_bytes},
     },
     unix::Handed,
@@ -84,7 +84,7 @@ struct Session<'a> {
 
 /// Makes a stream of a TCP connection, without any handshake before its first byte.
 pub(crate) fn tcp_first(tcp: TcpStream, config: &Arc<SmcConfig>) -> SmcStream {
-    if config.handshake == Handshake::Promotion && config.promotion != Promotion::Off {
+    if config.promotes() {
         SmcStream::promoted(tcp, config.clone())
     } else {
         SmcStream::tcp(tcp, FallbackReason::Disabled)

@@ -2,23 +2,24 @@
 //!
 //! The pure half knows cursors and ring arithmetic, what to send and what was received, and how a connection ends. A
 //! connection joins it to the memory that a DIBS device shares. On top of that, streams and listeners of tokio wait,
-//! and establish connections by CLC.
+//! and establish connections by CLC. Those that block are in [`blocking`](crate::blocking).
 
-// The front ends use everything here, and at present all of them need tokio.
+// What tells whether a stream is ready, urgent bytes, and the handshake in band have no front end but that of tokio.
 #![cfg_attr(not(feature = "tokio"), allow(dead_code))]
 
+pub(crate) mod awake;
 mod cdc;
 mod close;
 mod config;
-mod connection;
+pub(crate) mod connection;
 mod cursor;
 mod error;
 #[cfg(feature = "tokio")]
 mod establish;
-mod established;
+pub(crate) mod established;
 #[cfg(feature = "tokio")]
 mod half;
-mod hybrid;
+pub(crate) mod hybrid;
 mod link_group;
 #[cfg(feature = "tokio")]
 mod listener;
@@ -33,6 +34,7 @@ mod pair;
 #[cfg(feature = "tokio")]
 mod promoted;
 mod receiver;
+pub(crate) mod scatter;
 mod sender;
 #[cfg(feature = "tokio")]
 mod smcd;

@@ -13,10 +13,11 @@ use tokio::{io::Interest, net::TcpStream, runtime::Handle};
 
 use super::{
     BusyPoll, SmcConfig, Transport,
+    awake::finished,
     connection::{Connection, Progress},
     established::Established,
     hybrid::{Hybrid, Ring, Tcp, receive, send},
-    smcd::{Smcd, finished},
+    smcd::Smcd,
 };
 use crate::dibs::Cause;
 

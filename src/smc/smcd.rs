@@ -11,9 +11,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     BusyPoll, Transport,
+    awake::{Spinners, finished},
     connection::{Connection, Progress},
     established::Established,
-    spin::Spinner,
     watched::{Watched, watch},
 };
 use crate::dibs::Cause;
@@ -25,8 +25,7 @@ pub(crate) struct Smcd {
     /// can get it.
     watched: AsyncFd<Watched>,
     established: Established,
-    read_spinner: Spinner,
-    write_spinner: Spinner,
+    spinners: Spinners,
     /// The end of the doorbell is no more than a hint: the TCP connection below says what has become of the peer.
     tcp_decides: bool,
     /// The peer's end of the doorbell has gone.
@@ -43,8 +42,7 @@ impl Smcd {
         Ok(Self {
             watched: watch(connection)?,
             established,
-            read_spinner: Spinner::new(busy_poll),
-            write_spinner: Spinner::new(busy_poll),
+            spinners: Spinners::new(busy_poll),
             tcp_decides,
             hung_up: AtomicBool::new(false),
         })
@@ -102,7 +100,7 @@ impl Smcd {
     ) -> Option<io::Result<usize>> {
         let mut result = finished(attempt());
         if result.is_none() && awake {
-            result = self.look_awake(cause, attempt);
+            result = self.spinners.look(self.connection(), cause, attempt);
         }
         if result.is_none() {
             self.connection().interrupt().arm(cause);
@@ -111,41 +109,8 @@ impl Smcd {
             result = finished(attempt());
         }
         if result.is_some() {
-            self.spinner(cause).awake();
+            self.spinners.awake(cause);
         }
-        result
-    }
-
-    fn spinner(&self, cause: Cause) -> &Spinner {
-        match cause {
-            Cause::Data => &self.read_spinner,
-            Cause::Space => &self.write_spinner,
-        }
-    }
-
-    /// Stays awake for a while if that promises something.
-    fn look_awake(
-        &self,
-        cause: Cause,
-        attempt: &mut dyn FnMut() -> io::Result<Progress>,
-    ) -> Option<io::Result<usize>> {
-        let connection = self.connection();
-        // Before the attempt, so that nothing falls between the two.
-        let mut seen = connection.news();
-        let mut result = finished(attempt());
-        if result.is_some() {
-            return result;
-        }
-        let who = std::ptr::from_ref(connection).addr();
-        self.spinner(cause).wait(who, || {
-            let now = connection.news();
-            // News may be for the other direction; then it was not what this one waits for.
-            if now != seen {
-                seen = now;
-                result = finished(attempt());
-            }
-            result.is_some()
-        });
         result
     }
 
@@ -226,16 +191,5 @@ impl Smcd {
             }
             self.signal(cause).await?;
         }
-    }
-}
-
-/// The result of an attempt, `None` if it has to wait.
-#[inline]
-pub(crate) fn finished(progress: io::Result<Progress>) -> Option<io::Result<usize>> {
-    match progress {
-        Ok(Progress::Done(n)) => Some(Ok(n)),
-        Ok(Progress::Eof) => Some(Ok(0)),
-        Ok(Progress::Blocked) => None,
-        Err(error) => Some(Err(error)),
     }
 }

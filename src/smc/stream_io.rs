@@ -20,6 +20,7 @@ use super::{
     connection::Progress,
     hybrid::{Hybrid, Tcp},
     promoted::Home,
+    scatter::scatter,
     stream::Path,
 };
 use crate::dibs::Cause;
@@ -207,21 +208,17 @@ impl SmcStream {
     /// # Errors
     /// As [`SmcStream::try_read`].
     pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let mut total = 0;
-        for buf in bufs.iter_mut().filter(|buf| !buf.is_empty()) {
-            match self.try_read(buf) {
-                Ok(n) => {
-                    total += n;
-                    if n < buf.len() {
-                        break;
-                    }
-                }
-                // An error that TCP reports once is reported once here too: not after bytes that it would hide.
-                Err(error) if total > 0 && error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+        at_once(match &self.path {
+            // Its errors stay by themselves.
+            Path::Smcd(smcd) => {
+                let connection = smcd.connection();
+                scatter(bufs, &mut |dst| Ok(connection.try_read(dst)?), drop)
             }
-        }
-        Ok(total)
+            Path::Promoted(hybrid) => {
+                self.check_late()?;
+                hybrid.try_read_vectored(bufs)
+            }
+        })
     }
 
     /// Writes as much of `buf` as there is room for.

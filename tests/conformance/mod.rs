@@ -127,6 +127,11 @@ fn signals([a, b, _]: &Three) {
         assert!(!is_readable(&dmb, Duration::from_millis(10)), "signalled without being told to");
         b.move_data(dmb.token(), 0, true, 100, &[1]).unwrap();
         assert!(is_readable(&dmb, Duration::from_millis(900)), "not signalled");
+        dmb.interrupt().clear();
+        assert!(!is_readable(&dmb, Duration::ZERO), "not taken back");
+        dmb.interrupt().arm(cause);
+        b.move_data(dmb.token(), 0, true, 100, &[1]).unwrap();
+        assert!(is_readable(&dmb, Duration::from_millis(900)), "not signalled again");
     }
     // However often: no signal blocks the sender, and each arming brings one.
     let dmb = register(a, b);

@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -106,6 +106,12 @@ impl Interrupt for LoopbackInterrupt {
         if let Some(word) = self.words.get(cause) {
             parking::arm(word, Sleeper::EventLoop);
         }
+    }
+
+    fn clear(&self) {
+        let _guard = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        // More than there are, unless the peer rings without being asked to; that ends the next wait early.
+        let _ = recv(&self.socket, &mut [0u8; 1024], RecvFlags::DONTWAIT);
     }
 
     fn wait(

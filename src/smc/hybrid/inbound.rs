@@ -1,6 +1,9 @@
 //! The direction in which a hybrid reads.
 
-use std::{io, sync::atomic::Ordering};
+use std::{
+    io::{self, IoSliceMut},
+    sync::atomic::Ordering,
+};
 
 use bytes::BufMut;
 
@@ -10,6 +13,7 @@ use crate::{
     smc::{
         ConnectionError,
         connection::{Connection, Progress},
+        scatter::scatter,
     },
 };
 
@@ -136,6 +140,14 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.read(How::Take, dst)
     }
 
+    /// Reads what is there into the buffers, one after the other.
+    ///
+    /// # Errors
+    /// As [`Hybrid::try_read`].
+    pub(crate) fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<Progress> {
+        scatter(bufs, &mut |dst| self.try_read(dst), |error| self.put_back(error))
+    }
+
     /// Copies what is there, as much as `dst` takes, and leaves it there.
     ///
     /// # Errors
@@ -150,12 +162,16 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             Ok(Progress::Blocked) => false,
             Ok(_) => true,
             Err(error) => {
-                let mut inbound = lock(&self.inbound);
-                if let Some(End::Reset(reported)) = &mut inbound.end {
-                    reported.get_or_insert(error);
-                }
+                self.put_back(error);
                 true
             }
+        }
+    }
+
+    /// Has the next attempt report an error again. Others stay by themselves.
+    fn put_back(&self, error: io::Error) {
+        if let Some(End::Reset(reported)) = &mut lock(&self.inbound).end {
+            reported.get_or_insert(error);
         }
     }
 

@@ -28,9 +28,7 @@ use std::{
     },
 };
 
-pub(crate) use tcp::{Counts, Tcp};
-#[cfg(feature = "tokio")]
-pub(crate) use tcp::{receive, send};
+pub(crate) use tcp::{Counts, Tcp, receive, send};
 
 use self::{inbound::Inbound, outbound::Outbound};
 use super::{

@@ -19,6 +19,9 @@ use crate::{tcp_fallback::recv_into, unix::sockopt::tcp_counts};
 /// So often the counts are taken again if data arrives meanwhile.
 const TRIES: usize = 4;
 
+/// Most pieces that the kernel takes in one call (`UIO_MAXIOV`). The rest is for the next one.
+const MAX_PIECES: usize = 1024;
+
 /// How much the application has read and written on a TCP connection, by the kernel's count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Counts {
@@ -103,7 +106,12 @@ pub(crate) fn send(socket: impl AsFd, bufs: &[IoSlice<'_>]) -> io::Result<usize>
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     Ok(match bufs {
         [one] => rustix::net::send(socket, one, flags)?,
-        many => sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags)?,
+        many => sendmsg(
+            socket,
+            many.get(..MAX_PIECES).unwrap_or(many),
+            &mut SendAncillaryBuffer::default(),
+            flags,
+        )?,
     })
 }
 

@@ -1,0 +1,205 @@
+//! The rings of a connection in the hands of threads, and how a thread waits for them.
+
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::{
+    patience::Patience,
+    poll::{self, GONE},
+    pollers::Pollers,
+};
+use crate::{
+    BusyPoll, Transport,
+    dibs::{Cause, Interrupt},
+    smc::{
+        awake::{Spinners, finished},
+        connection::{Connection, Progress},
+        established::Established,
+        hybrid,
+    },
+};
+
+/// How long a thread sleeps on the futex at first. While it does, its peer wakes it most cheaply; but nobody tells it
+/// that the peer has died.
+const BRIEF: Duration = Duration::from_millis(2);
+
+/// How often a thread that waits for space looks whether this end has shut down writing meanwhile: no descriptor tells
+/// it so. One that waits for data is told by the TCP connection.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What an attempt looks at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Look<'a> {
+    /// The ring, which takes no system call, but does not tell that the TCP connection has ended.
+    Ring(&'a Connection),
+    /// All that there is.
+    All,
+}
+
+/// Something to be tried until it gets on.
+pub(super) type Attempt<'a> = dyn FnMut(Look<'_>) -> io::Result<Progress> + 'a;
+
+/// A pair of rings. Closed on drop.
+#[derive(Debug)]
+pub(super) struct Ring {
+    /// Before what gives the buffers back, which has to find nobody else holding the connection.
+    connection: Arc<Connection>,
+    established: Established,
+    spinners: Spinners,
+    pollers: Pollers,
+    /// The peer's end of the doorbell has gone: nobody will ring any more, and `poll` would say so for ever.
+    hung_up: AtomicBool,
+}
+
+impl hybrid::Ring for Ring {
+    type Home = BusyPoll;
+
+    fn new(established: Established, how: &BusyPoll) -> io::Result<Self> {
+        let connection = established.share().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Self {
+            connection,
+            established,
+            spinners: Spinners::new(*how),
+            pollers: Pollers::default(),
+            hung_up: AtomicBool::new(false),
+        })
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn transport(&self) -> Transport {
+        self.established.transport(&self.connection)
+    }
+}
+
+impl Ring {
+    fn interrupt(&self) -> &dyn Interrupt {
+        self.connection.interrupt()
+    }
+
+    /// Attempts until something comes of it. One thread at a time may wait so for each cause.
+    ///
+    /// While the TCP connection may bring bytes too, `on_ring` is false.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it takes too long, `Interrupted` by a signal, or those of the attempt.
+    pub(super) fn wait(
+        &self,
+        tcp: BorrowedFd<'_>,
+        cause: Cause,
+        on_ring: bool,
+        patience: Patience,
+        attempt: &mut Attempt<'_>,
+    ) -> io::Result<usize> {
+        if patience == Patience::Never {
+            return self.at_once(cause, attempt);
+        }
+        let mut result = None;
+        if on_ring && !self.hung_up.load(Ordering::Acquire) {
+            result = self.wait_briefly(cause, patience, attempt);
+        }
+        let result = result.unwrap_or_else(|| self.wait_long(tcp, cause, patience, attempt));
+        self.spinners.awake(cause);
+        result
+    }
+
+    fn at_once(&self, cause: Cause, attempt: &mut Attempt<'_>) -> io::Result<usize> {
+        let mut result = finished(attempt(Look::All));
+        if result.is_none() && cause == Cause::Space && self.interrupt().is_hung_up() {
+            // What the peer said before it went counts first.
+            result = finished(attempt(Look::All)).or_else(|| Some(Err(gone())));
+        }
+        result.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
+    }
+
+    /// Waits awake, then on the futex; `None` if that was not enough.
+    fn wait_briefly(
+        &self,
+        cause: Cause,
+        patience: Patience,
+        attempt: &mut Attempt<'_>,
+    ) -> Option<io::Result<usize>> {
+        let mut attempt = || attempt(Look::Ring(&self.connection));
+        let mut result = self.spinners.look(&self.connection, cause, &mut attempt);
+        let patience = patience.at_most(BRIEF);
+        while result.is_none() {
+            let left = patience.left().ok()?;
+            let mut news = || {
+                result = finished(attempt());
+                result.is_some()
+            };
+            match self.interrupt().wait(cause, left, &mut news) {
+                Ok(true) if result.is_none() => result = finished(attempt()),
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        result
+    }
+
+    /// Waits in `poll`, where the end of the peer is seen as well as its signals.
+    fn wait_long(
+        &self,
+        tcp: BorrowedFd<'_>,
+        cause: Cause,
+        patience: Patience,
+        attempt: &mut Attempt<'_>,
+    ) -> io::Result<usize> {
+        let mut has_tcp_ended = false;
+        loop {
+            // Before the attempt: what the peer said before it went counts first.
+            let has_hung_up = self.hung_up.load(Ordering::Acquire);
+            let polling = (!has_hung_up).then(|| self.pollers.enter(self.interrupt()));
+            self.interrupt().arm(cause);
+            if let Some(result) = finished(attempt(Look::All)) {
+                return result;
+            }
+            if cause == Cause::Space && (has_hung_up || has_tcp_ended) {
+                return Err(gone());
+            }
+            has_tcp_ended = self.sleep(tcp, cause, polling.is_some(), patience.left()?)?;
+        }
+    }
+
+    /// Sleeps until a signal or the time is over. True if the TCP connection has ended in both directions.
+    fn sleep(
+        &self,
+        tcp: BorrowedFd<'_>,
+        cause: Cause,
+        is_polling: bool,
+        left: Option<Duration>,
+    ) -> io::Result<bool> {
+        let (events, left) = match cause {
+            Cause::Data => (PollFlags::IN | PollFlags::RDHUP, left),
+            // What the peer writes, and that it will write no more, does not matter.
+            Cause::Space => (PollFlags::empty(), Some(left.map_or(LOOK, |left| left.min(LOOK)))),
+        };
+        let mut fds = [
+            PollFd::from_borrowed_fd(tcp, events),
+            PollFd::from_borrowed_fd(self.interrupt().as_fd(), PollFlags::IN),
+        ];
+        // Once the doorbell has hung up, the TCP connection alone says what has become of the peer.
+        let watched = if is_polling { 2 } else { 1 };
+        poll::sleep(&mut fds[..watched], left)?;
+        if fds[1].revents().intersects(GONE) {
+            self.hung_up.store(true, Ordering::Release);
+        }
+        Ok(fds[0].revents().intersects(GONE))
+    }
+}
+
+/// The peer's process is gone, so that room will never come.
+fn gone() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
