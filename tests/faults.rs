@@ -6,7 +6,7 @@
 mod common;
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Write},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, Stdio},
 };
@@ -169,14 +169,13 @@ async fn victim(argument: &str) {
 
 /// What a process has said so far, or says until it ends.
 fn said(child: &mut Child) -> impl Iterator<Item = String> {
-    // Unbuffered: what is not taken from here stays for the next time.
-    let output = child.stdout.as_mut().unwrap();
-    let lines = output.bytes().map_while(Result::ok).scan(Vec::new(), |line, byte| {
-        line.push(byte);
-        let is_whole = byte == b'\n';
-        Some(is_whole.then(|| String::from_utf8(std::mem::take(line)).unwrap()))
-    });
-    lines.flatten().filter_map(|line| Some(line.strip_prefix('>')?.trim().to_owned()))
+    // Without a buffer: what is not taken from here stays for the next time.
+    let mut output = BufReader::with_capacity(1, child.stdout.as_mut().unwrap());
+    std::iter::from_fn(move || {
+        let mut line = String::new();
+        (output.read_line(&mut line).unwrap() > 0).then_some(line)
+    })
+    .filter_map(|line| Some(line.strip_prefix('>')?.trim().to_owned()))
 }
 
 /// A line that is out when this returns.

@@ -5,12 +5,15 @@ use std::{
     os::fd::BorrowedFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::{
+    event::{PollFd, PollFlags},
+    time::{ClockId, clock_gettime},
+};
 
 use super::{
     patience::Patience,
@@ -58,6 +61,8 @@ pub(super) struct Ring {
     pollers: Pollers,
     /// The peer's end of the doorbell has gone: nobody will ring any more, and `poll` would say so for ever.
     hung_up: AtomicBool,
+    /// When a writer last asked whether it has.
+    asked: AtomicU64,
 }
 
 impl hybrid::Ring for Ring {
@@ -71,6 +76,7 @@ impl hybrid::Ring for Ring {
             spinners: Spinners::new(*how),
             pollers: Pollers::default(),
             hung_up: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
         })
     }
 
@@ -80,6 +86,21 @@ impl hybrid::Ring for Ring {
 
     fn transport(&self) -> Transport {
         self.established.transport(&self.connection)
+    }
+
+    fn has_peer_left(&self) -> bool {
+        if self.hung_up.load(Ordering::Acquire) {
+            return true;
+        }
+        // To ask takes a system call, the coarse clock none. It ticks every few milliseconds.
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let tick =
+            now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned());
+        if self.asked.swap(tick, Ordering::Relaxed) == tick || !self.interrupt().is_hung_up() {
+            return false;
+        }
+        self.hung_up.store(true, Ordering::Release);
+        true
     }
 }
 
