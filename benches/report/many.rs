@@ -118,7 +118,12 @@ fn measure(contender: Contender, connections: usize, idle: Duration) -> Result<M
         }
         // Lets each of them fall asleep.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let ((), at_rest) = clock.time(async || Ok(tokio::time::sleep(idle).await)).await?;
+        let ((), at_rest) = clock
+            .time(async || {
+                tokio::time::sleep(idle).await;
+                Ok(())
+            })
+            .await?;
         let descriptors = (us.descriptors()? - before.2).max(them.descriptors()? - before.3);
         Ok(Measured {
             ours: us.memory()?.since(before.0),
