@@ -97,7 +97,8 @@ impl Shared {
             return Ok(0);
         }
         self.wait_for_data(&mut |look| match look {
-            Look::Ring(connection) => Ok(connection.try_read(dst)?),
+            // What an error means is for the hybrid to say; the ring will say it again.
+            Look::Ring(connection) => connection.try_read(dst).or_else(|_| self.hybrid.try_read(dst)),
             Look::All => self.hybrid.try_read(dst),
         })
     }
@@ -107,7 +108,7 @@ impl Shared {
             return Ok(0);
         }
         self.wait_for_data(&mut |look| match look {
-            Look::Ring(connection) => Ok(connection.try_peek(dst)?),
+            Look::Ring(connection) => connection.try_peek(dst).or_else(|_| self.hybrid.try_peek(dst)),
             Look::All => self.hybrid.try_peek(dst),
         })
     }
@@ -117,8 +118,8 @@ impl Shared {
             return Ok(0);
         }
         self.wait_for_data(&mut |look| match look {
-            // Errors of the ring stay by themselves.
-            Look::Ring(connection) => scatter(bufs, &mut |dst| Ok(connection.try_read(dst)?), drop),
+            Look::Ring(connection) => scatter(bufs, &mut |dst| Ok(connection.try_read(dst)?), drop)
+                .or_else(|_| self.hybrid.try_read_vectored(bufs)),
             Look::All => self.hybrid.try_read_vectored(bufs),
         })
     }
