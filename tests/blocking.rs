@@ -531,13 +531,15 @@ fn closing_with_unread_data_is_a_reset() {
                 let (mut client, server) = settled(way);
                 client.write_all(b"unread").unwrap();
                 assert_eq!(server.peek(&mut [0; 9]).unwrap(), 6);
-                let reader = thread::spawn(move || kind(client.read(&mut [0])));
+                let reader = thread::spawn(move || (kind(client.read(&mut [0])), client));
                 let_it_sleep(round);
                 let clone = server.try_clone().unwrap();
                 drop(server);
                 assert_eq!(clone.peek(&mut [0; 9]).unwrap(), 6, "open as long as there is a clone");
                 drop(clone);
-                assert_eq!(reader.join().unwrap(), ErrorKind::ConnectionReset);
+                let (error, mut client) = reader.join().unwrap();
+                assert_eq!(error, ErrorKind::ConnectionReset);
+                assert_eq!(client.read(&mut [0]).unwrap(), 0, "reported once");
             });
         }
     }
@@ -641,6 +643,27 @@ fn a_blocked_writer_sees_the_peer_die() {
             assert_ne!(kind((&clone).write(&[0])), ErrorKind::WouldBlock);
         });
     }
+}
+
+#[test]
+fn a_writer_that_never_waits_sees_the_peer_die() {
+    if role().is_some() {
+        return;
+    }
+    in_time(|| {
+        let (mut stream, mut child) = with_victim();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let start = Instant::now();
+        let error = loop {
+            if let Err(error) = stream.write(&[1]) {
+                break error;
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        assert!(start.elapsed() < Duration::from_secs(1));
+    });
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::{
     os::fd::BorrowedFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use rustix::{
     event::{PollFd, PollFlags},
-    time::{ClockId, clock_gettime},
+    time::{ClockId, Timespec, clock_gettime},
 };
 
 use super::{
@@ -61,8 +61,8 @@ pub(super) struct Ring {
     pollers: Pollers,
     /// The peer's end of the doorbell has gone: nobody will ring any more, and `poll` would say so for ever.
     hung_up: AtomicBool,
-    /// When a writer last asked whether it has.
-    asked: AtomicU64,
+    /// When a writer last looked for that, in nanoseconds of the coarse clock.
+    looked: AtomicI64,
 }
 
 impl hybrid::Ring for Ring {
@@ -76,7 +76,7 @@ impl hybrid::Ring for Ring {
             spinners: Spinners::new(*how),
             pollers: Pollers::default(),
             hung_up: AtomicBool::new(false),
-            asked: AtomicU64::new(0),
+            looked: AtomicI64::new(0),
         })
     }
 
@@ -88,23 +88,26 @@ impl hybrid::Ring for Ring {
         self.established.transport(&self.connection)
     }
 
+    /// Looking costs a system call, reading the coarse clock next to nothing: one look in each of its ticks (some
+    /// milliseconds).
     fn has_peer_left(&self) -> bool {
-        if self.hung_up.load(Ordering::Acquire) {
-            return true;
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::MonotonicCoarse);
+        let now = tv_sec.wrapping_mul(1_000_000_000).wrapping_add(tv_nsec);
+        if self.looked.load(Ordering::Relaxed) != now {
+            self.looked.store(now, Ordering::Relaxed);
+            if self.interrupt().is_hung_up() {
+                self.hung_up.store(true, Ordering::Release);
+            }
         }
-        // To ask takes a system call, the coarse clock none. It ticks every few milliseconds.
-        let now = clock_gettime(ClockId::MonotonicCoarse);
-        let tick =
-            now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned());
-        if self.asked.swap(tick, Ordering::Relaxed) == tick || !self.interrupt().is_hung_up() {
-            return false;
-        }
-        self.hung_up.store(true, Ordering::Release);
-        true
+        self.has_hung_up()
     }
 }
 
 impl Ring {
+    fn has_hung_up(&self) -> bool {
+        self.hung_up.load(Ordering::Acquire)
+    }
+
     fn interrupt(&self) -> &dyn Interrupt {
         self.connection.interrupt()
     }
@@ -127,7 +130,7 @@ impl Ring {
             return self.at_once(cause, attempt);
         }
         let mut result = None;
-        if on_ring && !self.hung_up.load(Ordering::Acquire) {
+        if on_ring && !self.has_hung_up() {
             result = self.wait_briefly(cause, patience, attempt);
         }
         let result = result.unwrap_or_else(|| self.wait_long(tcp, cause, patience, attempt));
@@ -180,7 +183,7 @@ impl Ring {
         let mut has_tcp_ended = false;
         loop {
             // Before the attempt: what the peer said before it went counts first.
-            let has_hung_up = self.hung_up.load(Ordering::Acquire);
+            let has_hung_up = self.has_hung_up();
             let polling = (!has_hung_up).then(|| self.pollers.enter(self.interrupt()));
             self.interrupt().arm(cause);
             if let Some(result) = finished(attempt(Look::All)) {

@@ -97,7 +97,7 @@ impl Shared {
             return Ok(0);
         }
         self.wait_for_data(&mut |look| match look {
-            // An error is reported once, which the hybrid sees to.
+            // What an error means is for the hybrid to say; the ring will say it again.
             Look::Ring(connection) => connection.try_read(dst).or_else(|_| self.hybrid.try_read(dst)),
             Look::All => self.hybrid.try_read(dst),
         })
@@ -118,7 +118,6 @@ impl Shared {
             return Ok(0);
         }
         self.wait_for_data(&mut |look| match look {
-            // What cannot be reported now is found again by the hybrid.
             Look::Ring(connection) => scatter(bufs, &mut |dst| Ok(connection.try_read(dst)?), drop)
                 .or_else(|_| self.hybrid.try_read_vectored(bufs)),
             Look::All => self.hybrid.try_read_vectored(bufs),
