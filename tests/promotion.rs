@@ -341,6 +341,28 @@ fn a_promoted_stream_has_no_descriptor_to_give_away() {
 }
 
 #[test]
+fn a_stream_is_given_back_as_it_was() {
+    block_on(in_time(async {
+        let eager = promoting(Promotion::Eager);
+        let (mut client, mut server) = pair_with(&eager, &promoting(Promotion::Eager)).await;
+        // Both agree, but nobody reads.
+        for byte in 0..20u8 {
+            client.write_all(&[byte]).await.unwrap();
+            server.write_all(&[byte]).await.unwrap();
+        }
+        let client = client.into_std().unwrap();
+        assert_eq!(socket2::SockRef::from(&client).linger().unwrap(), None);
+        let mut client = TcpStream::from_std(client).unwrap();
+        client.read_exact(&mut [0; 20]).await.unwrap();
+        client.write_all(b"polite").await.unwrap();
+        drop(client);
+        let mut got = Vec::new();
+        server.read_to_end(&mut got).await.unwrap();
+        assert!(got.ends_with(b"polite"));
+    }));
+}
+
+#[test]
 fn a_connection_with_a_past_is_promoted() {
     block_on(in_time(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
