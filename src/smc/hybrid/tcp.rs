@@ -22,6 +22,9 @@ use crate::{
 /// So often the counts are taken again if data arrives meanwhile.
 const TRIES: usize = 4;
 
+/// Pieces that the kernel takes at once (`UIO_MAXIOV`); of more it takes none.
+const MAX_PIECES: usize = 1024;
+
 /// How much the application has read and written on a TCP connection, by the kernel's count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Counts {
@@ -90,7 +93,10 @@ pub(crate) fn send(socket: impl AsFd, bufs: &[IoSlice<'_>]) -> io::Result<usize>
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     Ok(match bufs {
         [one] => rustix::net::send(socket, one, flags)?,
-        many => sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags)?,
+        many => {
+            let some = many.get(..MAX_PIECES).unwrap_or(many);
+            sendmsg(socket, some, &mut SendAncillaryBuffer::default(), flags)?
+        }
     })
 }
 
