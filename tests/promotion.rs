@@ -341,6 +341,51 @@ fn a_promoted_stream_has_no_descriptor_to_give_away() {
 }
 
 #[test]
+fn a_stream_is_given_back_as_it_was() {
+    block_on(in_time(async {
+        let eager = promoting(Promotion::Eager);
+        let (mut client, mut server) = pair_with(&eager, &promoting(Promotion::Eager)).await;
+        // Both agree, but nobody reads.
+        for byte in 0..20u8 {
+            client.write_all(&[byte]).await.unwrap();
+            server.write_all(&[byte]).await.unwrap();
+        }
+        let client = client.into_std().unwrap();
+        assert_eq!(socket2::SockRef::from(&client).linger().unwrap(), None);
+        let mut client = TcpStream::from_std(client).unwrap();
+        client.read_exact(&mut [0; 20]).await.unwrap();
+        client.write_all(b"polite").await.unwrap();
+        drop(client);
+        let mut got = Vec::new();
+        server.read_to_end(&mut got).await.unwrap();
+        assert!(got.ends_with(b"polite"));
+    }));
+}
+
+#[test]
+fn what_a_cork_holds_back_does_not_delay_the_switch() {
+    block_on(in_time(async {
+        let eager = promoting(Promotion::Eager);
+        let (mut client, mut server) = pair_with(&eager, &promoting(Promotion::Eager)).await;
+        let socket = socket2::SockRef::from(&client);
+        socket.set_tcp_cork(true).unwrap();
+        socket.set_tcp_nodelay(true).unwrap();
+        let (mut written, mut taken) = (0, 0);
+        while client.byte_counts().sent == 0 {
+            client.write_all(b"x").await.unwrap();
+            written += 1;
+            taken += server.try_read(&mut [0; 64]).unwrap_or(0);
+            let _ = server.try_write(b"y");
+            let _ = client.try_read(&mut [0; 64]);
+        }
+        // The kernel lets go of it by itself after 200 ms.
+        let begin = std::time::Instant::now();
+        server.read_exact(&mut vec![0; written - taken]).await.unwrap();
+        assert!(begin.elapsed().as_millis() < 100, "{:?}", begin.elapsed());
+    }));
+}
+
+#[test]
 fn a_connection_with_a_past_is_promoted() {
     block_on(in_time(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -161,6 +161,15 @@ async fn vectored_writes_peek_and_attempts() {
 }
 
 #[tokio::test]
+async fn of_very_many_buffers_some_are_written() {
+    let by_tcp = SmcConfig::new().handshake(Handshake::Off);
+    for (mut client, mut server) in [pair().await, pair_with(&by_tcp, &by_tcp).await] {
+        let n = client.write_vectored(&[IoSlice::new(b"ab"); 3000]).await.unwrap();
+        in_time(server.read_exact(&mut vec![0; n])).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn many_tasks_wait_for_one_stream() {
     let (client, server) = pair().await;
     let server = std::sync::Arc::new(server);

@@ -306,11 +306,13 @@ struct OnRing;
 impl<R: Ring, T: Tcp> Drop for Hybrid<R, T> {
     fn drop(&mut self) {
         let Some(connection) = self.ring.get().map(R::connection) else { return };
-        let unread = lock(&self.inbound).has_unread(connection, &*self.tcp);
-        if unread {
-            // As the kernel does by itself if the data is in the TCP connection.
+        let inbound = lock(&self.inbound);
+        let unread = inbound.has_unread(connection, &*self.tcp);
+        if unread && inbound.watches_ring() {
+            // As the kernel does by itself if the data is in the TCP connection. That may live on without us, too.
             self.tcp.reset_on_close();
         }
+        drop(inbound);
         connection.will_close(unread || self.tcp.resets_on_close());
         if !connection.has_peer_ended() && connection.interrupt().is_hung_up() {
             connection.peer_is_gone();

@@ -137,9 +137,11 @@ fn taken(socket: BorrowedFd<'_>) -> io::Result<u64> {
 
 fn push(socket: BorrowedFd<'_>) {
     let socket = SockRef::from(&socket);
-    // Switching the delay off sends what was delayed. What fails here was nothing but a delay.
-    if matches!(socket.tcp_nodelay(), Ok(false)) {
-        let _ = socket.set_tcp_nodelay(true);
+    // Switching the delay off sends what was delayed, by a cork too, and even if it is off already. What fails here was
+    // nothing but a delay.
+    let delays = matches!(socket.tcp_nodelay(), Ok(false));
+    let _ = socket.set_tcp_nodelay(true);
+    if delays {
         let _ = socket.set_tcp_nodelay(false);
     }
 }

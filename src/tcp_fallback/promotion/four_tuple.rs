@@ -51,6 +51,12 @@ impl FourTuple {
         text.pop();
         text
     }
+
+    /// True if this may be such a text.
+    pub(super) fn is_text(name: &[u8]) -> bool {
+        let count = |wanted| name.iter().filter(|byte| **byte == wanted).count();
+        count(b'.') == 2 && count(b'-') == 1 && name.iter().all(|byte| b".-0123456789abcdef".contains(byte))
+    }
 }
 
 fn push(text: &mut String, byte: u8) {
@@ -71,6 +77,7 @@ mod tests {
         let a = tuple("127.0.0.1:80", "127.0.0.2:40000");
         assert_eq!(a.text(), "7f000001.0050-7f000002.9c40");
         assert_eq!(a.reversed().text(), a.text());
+        assert!(FourTuple::is_text(a.text().as_bytes()));
     }
 
     #[test]

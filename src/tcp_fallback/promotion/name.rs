@@ -4,7 +4,10 @@ use std::{
     fs, io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::PermissionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, PermissionsExt},
+        },
     },
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -114,11 +117,39 @@ fn sweep_once(dir: &Path) {
 
 fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)?.take(MAX_SWEEP) {
-        let name = Name::File(entry?.path());
+        let entry = entry?;
+        // Nobody listens on a file that is no socket either, and the directory may hold what is not ours.
+        if !entry.file_type()?.is_socket() || !FourTuple::is_text(entry.file_name().as_bytes()) {
+            continue;
+        }
+        let name = Name::File(entry.path());
         // Whoever listens there finds a connection that has ended at once, and takes no notice.
         if name.connect(&new_socket()?) == Err(Errno::CONNREFUSED) {
             name.remove();
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn nothing_is_swept_but_what_was_left() {
+        let dir = std::env::temp_dir().join(format!("smcd-sweep-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (left, alive) = ("7f000001.0050-7f000002.9c40", "7f000001.0050-7f000002.9c41");
+        let (file, stranger) = ("7f000001.0050-7f000002.9c42", "database.sock");
+        drop(UnixListener::bind(dir.join(left)).unwrap());
+        drop(UnixListener::bind(dir.join(stranger)).unwrap());
+        fs::write(dir.join(file), b"precious").unwrap();
+        let listener = new_socket().unwrap();
+        Name::File(dir.join(alive)).listen(&listener).unwrap();
+        sweep(&dir).unwrap();
+        let is_there = [left, alive, file, stranger].map(|name| dir.join(name).exists());
+        fs::remove_dir_all(dir).unwrap();
+        assert_eq!(is_there, [false, true, true, true]);
+    }
 }
