@@ -71,7 +71,7 @@ pub(super) enum Path {
 impl SmcStream {
     /// Connects to a remote host with the default settings: by TCP at once. If the host is this one and its end is an
     /// `SmcStream` too, the connection moves to shared memory when it has carried enough to be worth it
-    /// ([`Promotion`](crate::Promotion)).
+    /// ([`Promotion`]).
     ///
     /// # Errors
     /// Those of [`TcpStream::connect`].
