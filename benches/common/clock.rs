@@ -1,6 +1,6 @@
 //! What both processes use while something happens between them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     Job, Result, Stream,
@@ -31,5 +31,14 @@ impl Clock {
         .await?;
         let (result, elapsed) = done.ok_or("nothing was done")?;
         Ok((result, Batch { elapsed, ..batch }))
+    }
+
+    /// Lets so much time go by, and says how much processor time that took.
+    pub(crate) async fn rest(&mut self, time: Duration) -> Result<Duration> {
+        let work = async || {
+            tokio::time::sleep(time).await;
+            Ok(())
+        };
+        Ok(self.time(work).await?.1.cpu)
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
 
-use super::{Contender, Result, Transport, ring::RingEnd};
+use super::{Contender, Mode, Result, Transport, ring::RingEnd};
 
 pub(crate) enum Stream {
     Smcd(SmcStream),
@@ -21,6 +21,9 @@ impl Stream {
     /// Connects to a [`Listener`]'s address.
     pub(crate) async fn connect(contender: Contender, address: &str) -> Result<Self> {
         Ok(match contender.transport {
+            Transport::Smcd if contender.mode == Mode::Default => {
+                Self::Smcd(SmcStream::connect(address).await?)
+            }
             Transport::Smcd => Self::Smcd(SmcStream::connect_with(address, &contender.smc_config()).await?),
             Transport::Tcp => Self::Tcp(TcpStream::connect(address).await?),
             Transport::Unix => {

@@ -43,12 +43,6 @@ fn measure(contender: Contender, plan: &Plan) -> Result<Duration> {
             // Waits for what never comes, as a server does.
             tokio::spawn(async move { idle.recv(&mut [0; MESSAGE]).await });
         }
-        let ((), batch) = clock
-            .time(async || {
-                tokio::time::sleep(plan.idle_time()).await;
-                Ok(())
-            })
-            .await?;
-        Ok(batch.cpu)
+        clock.rest(plan.idle_time()).await
     })
 }

@@ -19,11 +19,19 @@ use crate::{
 };
 
 pub(crate) const BENCH: &str = "short";
-pub(crate) const SEQUENCE: &str = "sequence_per_s";
-pub(crate) const PARALLEL: &str = "parallel_per_s";
-/// Processor time of both ends for each connection.
-pub(crate) const SEQUENCE_CPU: &str = "sequence_cpu_us";
-pub(crate) const PARALLEL_CPU: &str = "parallel_cpu_us";
+pub(crate) const SEQUENCE: Names =
+    Names { rate: "sequence_per_s", ratio: "sequence_times_tcp", cpu: "sequence_cpu_us" };
+pub(crate) const PARALLEL: Names =
+    Names { rate: "parallel_per_s", ratio: "parallel_times_tcp", cpu: "parallel_cpu_us" };
+
+/// Metrics of one way to make connections.
+pub(crate) struct Names {
+    pub(crate) rate: &'static str,
+    /// The rate as a share of that of TCP in the same run: what changes from run to run does not show in it.
+    pub(crate) ratio: &'static str,
+    /// Processor time of both ends for each connection.
+    pub(crate) cpu: &'static str,
+}
 
 /// Bytes of a request, and of its answer.
 const MESSAGE: usize = 100;
@@ -35,14 +43,16 @@ const LANES: usize = 8;
 const TURN: usize = 50;
 
 pub(crate) fn run(plan: &Plan, samples: &mut Samples) -> Result<()> {
-    for (lanes, rate, cpu) in [(1, SEQUENCE, SEQUENCE_CPU), (LANES, PARALLEL, PARALLEL_CPU)] {
-        for (contender, spent) in measure(lanes, plan.short_connections())? {
-            let mut add =
-                |metric, value| samples.add(Key { bench: BENCH, bytes: 0, contender, metric }, value);
-            let connections = spent.connections as f64;
-            add(rate, connections / spent.elapsed.as_secs_f64());
-            add(cpu, spent.cpu.as_secs_f64() * 1e6 / connections);
+    for (lanes, names) in [(1, SEQUENCE), (LANES, PARALLEL)] {
+        let [smcd, tcp] = measure(lanes, plan.short_connections())?;
+        let mut add = |contender, metric, value| {
+            samples.add(Key { bench: BENCH, bytes: 0, contender, metric }, value);
+        };
+        for (contender, spent) in [(SMCD, &smcd), (TCP, &tcp)] {
+            add(contender, names.rate, spent.rate());
+            add(contender, names.cpu, spent.cpu.as_secs_f64() * 1e6 / spent.connections as f64);
         }
+        add(SMCD, names.ratio, smcd.rate() / tcp.rate());
     }
     Ok(())
 }
@@ -54,7 +64,15 @@ struct Spent {
     cpu: Duration,
 }
 
-fn measure(lanes: usize, connections: usize) -> Result<[(Contender, Spent); 2]> {
+impl Spent {
+    /// Connections per second.
+    fn rate(&self) -> f64 {
+        self.connections as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// SMC-D and TCP by turns.
+fn measure(lanes: usize, connections: usize) -> Result<[Spent; 2]> {
     let mut servers = [Server::start(SMCD)?, Server::start(TCP)?];
     if let Some((ours, _)) = cpu::places() {
         cpu::pin(ours)?;
@@ -65,14 +83,13 @@ fn measure(lanes: usize, connections: usize) -> Result<[(Contender, Spent); 2]> 
             server.turn(lanes).await?;
             server.spent = Spent::default();
         }
-        while servers[0].spent.connections < connections {
-            for server in &mut servers {
-                server.turn(lanes).await?;
-            }
+        while servers.iter().any(|server| server.spent.connections < connections) {
             // Who goes first takes turns too.
-            servers.reverse();
+            for at in [0, 1, 1, 0] {
+                servers[at].turn(lanes).await?;
+            }
         }
-        Ok(servers.map(|server| (server.contender, server.spent)))
+        Ok(servers.map(|server| server.spent))
     })
 }
 

@@ -58,14 +58,14 @@ const METRICS: [Metric; 21] = [
     metric(round_trip::BENCH, round_trip::CPU, "round trip, CPU µs"),
     Metric {
         more_is_better: true,
-        ..metric(short::BENCH, short::SEQUENCE, "short connections, one by one, per s")
+        ..metric(short::BENCH, short::SEQUENCE.rate, "short connections, one by one, per s")
     },
     Metric {
         more_is_better: true,
-        ..metric(short::BENCH, short::PARALLEL, "short connections, 8 at a time, per s")
+        ..metric(short::BENCH, short::PARALLEL.rate, "short connections, 8 at a time, per s")
     },
-    metric(short::BENCH, short::SEQUENCE_CPU, "short connection, one by one, CPU µs"),
-    metric(short::BENCH, short::PARALLEL_CPU, "short connection, 8 at a time, CPU µs"),
+    metric(short::BENCH, short::SEQUENCE.cpu, "short connection, one by one, CPU µs"),
+    metric(short::BENCH, short::PARALLEL.cpu, "short connection, 8 at a time, CPU µs"),
     eager(promotion::BENCH, promotion::FIRST, "promotion, first of two new processes, µs"),
     eager(promotion::BENCH, promotion::CONTACT, "promotion, first contact, µs"),
     eager(promotion::BENCH, promotion::BESIDE, "promotion, new buffers, µs"),
