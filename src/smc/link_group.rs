@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -74,8 +74,6 @@ struct Pool {
     remote: HashMap<DmbToken, Arc<RemoteDmb>>,
     /// Closed by us, and not yet by the peer: its last flags will still be written into our buffer.
     lingering: Vec<Arc<Connection>>,
-    members: Vec<Weak<Connection>>,
-    members_limit: usize,
 }
 
 impl LinkGroup {
@@ -86,6 +84,11 @@ impl LinkGroup {
     fn pool(&self) -> MutexGuard<'_, Pool> {
         // A pool is in order between any two statements that hold it.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The two devices.
+    pub(crate) fn pair(&self) -> Pair {
+        self.pair
     }
 
     /// The number that our messages bear; nobody evaluates it.
@@ -200,16 +203,6 @@ impl LinkGroup {
         Ok(Outlet::Mapped(Arc::new(attached)))
     }
 
-    /// Enters a connection of this group.
-    pub(crate) fn join(&self, connection: &Arc<Connection>) {
-        let mut pool = self.pool();
-        if pool.members.len() >= pool.members_limit {
-            pool.members.retain(|member| member.strong_count() > 0);
-            pool.members_limit = pool.members.len() * 2 + 16;
-        }
-        pool.members.push(Arc::downgrade(connection));
-    }
-
     /// Closes a connection and takes back its buffers.
     pub(crate) fn leave(&self, connection: Arc<Connection>) {
         {
@@ -222,14 +215,6 @@ impl LinkGroup {
         // has to be found here.
         connection.close();
         self.pool().reap();
-    }
-
-    /// True if a connection of the group is in use.
-    pub(crate) fn is_busy(&self) -> bool {
-        let mut pool = self.pool();
-        let idle = pool.lingering.len();
-        pool.members.retain(|member| member.strong_count() > 0);
-        pool.members.len() > idle
     }
 
     /// True if the peer's device cannot be reached any more.
