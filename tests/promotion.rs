@@ -251,6 +251,39 @@ fn many_bytes_are_worth_it_too() {
     }));
 }
 
+/// Two processes come at once: what the first is about to share with the listener must outlast the coming of the second.
+#[test]
+fn peers_that_come_during_a_promotion_do_not_end_it() {
+    block_on(in_time(async {
+        let listener = SmcListener::bind_with("127.0.0.1:0", promoting(Promotion::Eager)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let connect = async |config: &SmcConfig| {
+            let (client, server) = tokio::join!(SmcStream::connect_with(addr, config), listener.accept());
+            (client.unwrap(), server.unwrap().0)
+        };
+        for rounds in 1..6 {
+            let (first, second) = (promoting(Promotion::Eager), promoting(Promotion::Eager));
+            let mut pairs = [connect(&first).await, connect(&first).await];
+            for byte in 0..rounds {
+                for (client, server) in &mut pairs {
+                    exchange(server, client, byte).await;
+                    exchange(client, server, byte).await;
+                }
+            }
+            let (mut client, mut server) = connect(&second).await;
+            promote(&mut server, &mut client).await;
+            for (client, server) in &mut pairs {
+                promote(server, client).await;
+            }
+            // One ends, and its buffers are those of the next.
+            let [_kept, ended] = pairs;
+            drop(ended);
+            let (mut client, mut server) = connect(&first).await;
+            promote(&mut server, &mut client).await;
+        }
+    }));
+}
+
 #[test]
 fn nobody_is_promoted_who_does_not_want_it() {
     block_on(in_time(async {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{Stack, Transport, connection::Connection, link_group::LinkGroup};
-use crate::dibs::Gid;
+use crate::dibs::{Device, Gid};
 
 /// An SMC-D connection, closed on drop; its buffers return to the link group.
 #[derive(Debug)]
 pub(crate) struct Established {
-    /// Taken by the drop, so that the group finds nobody holding it any more.
-    connection: Option<Arc<Connection>>,
-    group: Arc<LinkGroup>,
+    /// Taken by the drop, so that nobody else holds them when the stack takes them back.
+    held: Option<(Arc<Connection>, Arc<LinkGroup>)>,
+    device: Arc<dyn Device>,
     stack: Arc<Stack>,
     peer: Gid,
 }
@@ -22,21 +22,21 @@ impl Established {
         stack: Arc<Stack>,
         peer: Gid,
     ) -> Self {
-        group.join();
         stack.count_connection();
-        Self { connection: Some(connection), group, stack, peer }
+        let device = group.device().clone();
+        Self { held: Some((connection, group)), device, stack, peer }
     }
 
     /// Another share of the connection. It has to be gone before this is dropped.
     pub(crate) fn share(&self) -> Option<Arc<Connection>> {
-        self.connection.clone()
+        self.held.as_ref().map(|(connection, _)| connection.clone())
     }
 
     /// How the bytes travel on it.
     pub(crate) fn transport(&self, connection: &Connection) -> Transport {
         Transport::Smcd {
-            chid: self.group.device().fabric_id(),
-            gid: self.group.device().gid(),
+            chid: self.device.fabric_id(),
+            gid: self.device.gid(),
             peer_gid: self.peer,
             receive_buffer: connection.receive_buffer(),
             send_buffer: connection.send_buffer(),
@@ -46,8 +46,8 @@ impl Established {
 
 impl Drop for Established {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.stack.release(&self.group, connection);
+        if let Some((connection, group)) = self.held.take() {
+            self.stack.release(group, connection);
         }
     }
 }

@@ -74,8 +74,6 @@ struct Pool {
     remote: HashMap<DmbToken, Arc<RemoteDmb>>,
     /// Closed by us, and not yet by the peer: its last flags will still be written into our buffer.
     lingering: Vec<Arc<Connection>>,
-    /// Connections in use.
-    members: usize,
 }
 
 impl LinkGroup {
@@ -86,6 +84,11 @@ impl LinkGroup {
     fn pool(&self) -> MutexGuard<'_, Pool> {
         // A pool is in order between any two statements that hold it.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The two devices.
+    pub(crate) fn pair(&self) -> Pair {
+        self.pair
     }
 
     /// The number that our messages bear; nobody evaluates it.
@@ -200,16 +203,10 @@ impl LinkGroup {
         Ok(Outlet::Mapped(Arc::new(attached)))
     }
 
-    /// Enters a connection of this group.
-    pub(crate) fn join(&self) {
-        self.pool().members += 1;
-    }
-
-    /// Closes a connection that has joined, and takes back its buffers.
+    /// Closes a connection and takes back its buffers.
     pub(crate) fn leave(&self, connection: Arc<Connection>) {
         {
             let mut pool = self.pool();
-            pool.members = pool.members.saturating_sub(1);
             if pool.lingering.len() < MAX_LINGERING {
                 pool.lingering.push(connection.clone());
             }
@@ -218,11 +215,6 @@ impl LinkGroup {
         // has to be found here.
         connection.close();
         self.pool().reap();
-    }
-
-    /// True if a connection of the group is in use.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.pool().members > 0
     }
 
     /// True if the peer's device cannot be reached any more.

@@ -44,7 +44,6 @@ pub(crate) fn connect(stacks: &[Arc<Stack>; 2], sizes: [usize; 2]) -> [End; 2] {
         let outlet = groups[i].outlet(dmbs[1 - i].token(), 0, dmbs[1 - i].len(), Handed::default()).unwrap();
         let ring = |i: usize| RingLen::of_dmb(dmbs[i].len()).unwrap();
         let connection = Arc::new(Connection::new(dmbs[i].clone(), ring(i), outlet, ring(1 - i)));
-        groups[i].join();
         End { stack: stacks[i].clone(), group: groups[i].clone(), connection }
     })
 }

@@ -1,7 +1,7 @@
 //! The SMC-D stack of this process: its devices and link groups.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -115,7 +115,7 @@ impl Stack {
             return Some(group.clone());
         }
         // A new peer: the moment to let go of those that have ended.
-        groups.retain(|_, group| group.is_busy() || !group.is_orphaned());
+        groups.retain(|_, group| !has_ended(group));
         let id = self.next_link_id.fetch_add(1, Ordering::Relaxed);
         let group = Arc::new(LinkGroup::new(device.clone(), pair, LinkId((id << 8).to_be_bytes())));
         groups.insert(pair, group.clone());
@@ -135,13 +135,23 @@ impl Stack {
     }
 
     /// Takes back what an ended connection used.
-    pub(crate) fn release(&self, group: &Arc<LinkGroup>, connection: Arc<Connection>) {
+    pub(crate) fn release(&self, group: Arc<LinkGroup>, connection: Arc<Connection>) {
         let ByteCounts { received, sent } = connection.byte_counts();
         self.received.fetch_add(received, Ordering::Relaxed);
         self.sent.fetch_add(sent, Ordering::Relaxed);
         group.leave(connection);
-        if !group.is_busy() && group.is_orphaned() {
-            self.groups().retain(|_, other| !Arc::ptr_eq(other, group));
+        let pair = group.pair();
+        drop(group);
+        if let Entry::Occupied(group) = self.groups().entry(pair)
+            && has_ended(group.get())
+        {
+            group.remove();
         }
     }
+}
+
+/// True if nothing is left of a group, and nobody holds it but the stack: neither a connection nor a handshake, whose
+/// peer will count on it.
+fn has_ended(group: &Arc<LinkGroup>) -> bool {
+    Arc::strong_count(group) == 1 && group.is_orphaned()
 }

@@ -112,7 +112,7 @@ fn buffers_are_used_again() {
         assert_eq!(read(&b, 200).unwrap().1, [round; 100], "no trace of the connection before");
         assert_eq!(read(&b, 200).unwrap().0, Progress::Blocked);
         for end in [a, b] {
-            end.stack.release(&end.group, end.connection);
+            end.stack.release(end.group, end.connection);
         }
     }
     assert_eq!(seen.len(), 1, "one buffer is enough for connections one after another");
@@ -123,10 +123,10 @@ fn a_buffer_is_not_used_again_before_the_peer_has_closed() {
     let stacks = stacks();
     let [a, b] = connect(&stacks, SMALL);
     let token = a.connection.dmb().token();
-    a.stack.release(&a.group, a.connection);
+    a.stack.release(a.group, a.connection);
     let [c, d] = connect(&stacks, SMALL);
     assert_ne!(c.connection.dmb().token(), token);
-    b.stack.release(&b.group, b.connection);
+    b.stack.release(b.group, b.connection);
     let [e, _f] = connect(&stacks, SMALL);
     assert_eq!(e.connection.dmb().token(), token);
     drop((c, d));
