@@ -15,7 +15,7 @@ use crate::{
         cpu, peer,
     },
     plan::Plan,
-    rows::{Key, Samples},
+    rows::{Key, Samples, median_of},
 };
 
 pub(crate) const BENCH: &str = "short";
@@ -27,7 +27,8 @@ pub(crate) const PARALLEL: Names =
 /// Metrics of one way to make connections.
 pub(crate) struct Names {
     pub(crate) rate: &'static str,
-    /// The rate as a share of that of TCP in the same run: what changes from run to run does not show in it.
+    /// The rate as a share of that of TCP, by the medians of the turns of a run: what disturbs a few turns, or changes
+    /// from run to run, does not show in it.
     pub(crate) ratio: &'static str,
     /// Processor time of both ends for each connection.
     pub(crate) cpu: &'static str,
@@ -52,7 +53,8 @@ pub(crate) fn run(plan: &Plan, samples: &mut Samples) -> Result<()> {
             add(contender, names.rate, spent.rate());
             add(contender, names.cpu, spent.cpu.as_secs_f64() * 1e6 / spent.connections as f64);
         }
-        add(SMCD, names.ratio, smcd.rate() / tcp.rate());
+        let [smcd, tcp] = [smcd, tcp].map(|mut spent| median_of(&mut spent.turns));
+        add(SMCD, names.ratio, tcp / smcd);
     }
     Ok(())
 }
@@ -62,6 +64,8 @@ struct Spent {
     connections: usize,
     elapsed: Duration,
     cpu: Duration,
+    /// Seconds that each turn took.
+    turns: Vec<f64>,
 }
 
 impl Spent {
@@ -136,6 +140,7 @@ impl Server {
         self.spent.connections += lanes * each;
         self.spent.elapsed += batch.elapsed;
         self.spent.cpu += batch.cpu;
+        self.spent.turns.push(batch.elapsed.as_secs_f64());
         Ok(())
     }
 }

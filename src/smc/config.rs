@@ -1,5 +1,10 @@
 //! Settings of streams and listeners.
-use std::{env, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    env,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use super::{BusyPoll, Stack};
 use crate::{clc::wire::Ueid, tcp_fallback::Promotion};
@@ -131,6 +136,12 @@ impl SmcConfig {
     /// True if connections begin as TCP and are promoted.
     pub(crate) fn promotes(&self) -> bool {
         self.handshake == Handshake::Promotion && self.promotion != Promotion::Off
+    }
+
+    /// The default settings, shared by all that have no others.
+    pub(crate) fn shared() -> &'static Arc<Self> {
+        static SHARED: OnceLock<Arc<SmcConfig>> = OnceLock::new();
+        SHARED.get_or_init(Arc::default)
     }
 
     /// The stack to use.

@@ -79,7 +79,8 @@ impl SmcStream {
     /// # Cancel safety
     /// Dropping the future closes the connection.
     pub async fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<Self> {
-        Self::connect_with(addr, &SmcConfig::default()).await
+        // Not as with other settings: these need not be copied, which a short connection would feel.
+        Ok(establish::tcp_first(TcpStream::connect(addr).await?, SmcConfig::shared()))
     }
 
     /// Connects to a remote host with these settings.
