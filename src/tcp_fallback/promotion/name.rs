@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::AsRawFd,
         unix::{
             ffi::OsStrExt,
             fs::{FileTypeExt, PermissionsExt},
@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::four_tuple::FourTuple;
-use crate::unix::packet::new_socket;
+use crate::unix::packet::PacketSocket;
 
 /// Longest path of a unix socket, without the zero that ends it.
 const MAX_PATH: usize = 107;
@@ -61,8 +61,8 @@ impl Name {
     ///
     /// # Errors
     /// `ECONNREFUSED` or `ENOENT` if nobody does, `EAGAIN` if too many wait already.
-    pub(super) fn connect(&self) -> Result<OwnedFd, Errno> {
-        let socket = new_socket()?;
+    pub(super) fn connect(&self) -> Result<PacketSocket, Errno> {
+        let socket = PacketSocket::new()?;
         self.with_address(|address| connect(&socket, address))?;
         Ok(socket)
     }
@@ -71,8 +71,8 @@ impl Name {
     ///
     /// # Errors
     /// `EADDRINUSE` if somebody has the name.
-    pub(super) fn listen(&self) -> Result<OwnedFd, Errno> {
-        let socket = new_socket()?;
+    pub(super) fn listen(&self) -> Result<PacketSocket, Errno> {
+        let socket = PacketSocket::new()?;
         self.with_address(|address| bind(&socket, address))?;
         if let Self::File(path) = self {
             // Who may come in is for the directory to say, and for the proof that follows.
