@@ -8,14 +8,15 @@ use std::{
 
 use rustix::{
     cmsg_space,
-    io::Errno,
+    io::{Errno, fcntl_dupfd_cloexec},
     net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, accept_with, recvmsg, sendmsg, socket_with,
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, accept_with,
+        recvmsg, sendmsg, shutdown, socket_with, sockopt::set_socket_passcred,
     },
 };
 
-use super::Handed;
+use super::{Handed, closer};
 
 /// Most descriptors that one packet of ours carries.
 pub(crate) const MAX_FDS: usize = 2;
@@ -31,23 +32,67 @@ pub(crate) enum Received {
     Closed,
 }
 
-/// A new socket.
-pub(crate) fn new_socket() -> Result<OwnedFd, Errno> {
-    socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
+/// A socket on which a process that is not trusted may send packets.
+///
+/// To close it is to close the descriptors in packets that nobody has taken. So these are taken before.
+#[derive(Debug)]
+pub(crate) struct PacketSocket(OwnedFd);
+
+impl PacketSocket {
+    /// A new socket.
+    pub(crate) fn new() -> Result<Self, Errno> {
+        socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .map(Self)
+    }
+
+    /// The next connection that somebody opened to this listener, if there is one.
+    pub(crate) fn accept(&self) -> Option<Self> {
+        accept_with(self, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok().map(Self)
+    }
+
+    /// True if there is a packet, be it empty. Only where nothing more can come.
+    fn holds_packets(&self) -> bool {
+        // The kernel has credentials to go with a packet, but not with the end; it says so if there is no room for them.
+        let _ = set_socket_passcred(self, true);
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let received = recvmsg(self, &mut [], &mut RecvAncillaryBuffer::default(), flags);
+        let _ = set_socket_passcred(self, false);
+        received.is_ok_and(|received| received.flags.contains(ReturnFlags::CTRUNC))
+    }
 }
 
-/// The next connection that somebody opened to us, if there is one.
-pub(crate) fn accept_from(listener: &OwnedFd) -> Option<OwnedFd> {
-    accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for PacketSocket {
+    fn drop(&mut self) {
+        // From here on nothing comes; what fails here has nothing to receive.
+        let _ = shutdown(&self.0, Shutdown::Read);
+        // Of a listener: those that nobody has accepted.
+        while let Some(socket) = self.accept() {
+            drop(socket);
+        }
+        while self.holds_packets() {
+            if closer::is_held_up() {
+                // As long as there is another descriptor, closing ours does nothing.
+                let other = fcntl_dupfd_cloexec(&self.0, 0);
+                return closer::discard(other);
+            }
+            receive(self, &mut []);
+        }
+    }
 }
 
 /// Takes the next packet off a socket.
-pub(crate) fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Received {
+pub(crate) fn receive(socket: &PacketSocket, bytes: &mut [u8]) -> Received {
     // Room for all that Linux lets through: what did not fit, it would close at once, here, however long that takes.
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(253))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -76,7 +121,7 @@ pub(crate) fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Received {
 ///
 /// # Errors
 /// `EAGAIN`, `ENOBUFS` or `ETOOMANYREFS` if the other side has to take something in first.
-pub(crate) fn send(socket: &OwnedFd, parts: &[&[u8]], fds: &[OwnedFd]) -> Result<(), Errno> {
+pub(crate) fn send(socket: &PacketSocket, parts: &[&[u8]], fds: &[OwnedFd]) -> Result<(), Errno> {
     let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];

@@ -369,3 +369,46 @@ fn stranger(argument: &str) {
     std::io::stdout().flush().unwrap();
     std::io::stdin().lines().for_each(drop);
 }
+
+/// A descriptor that takes seconds to be closed: of a TCP connection that lingers over data that nobody takes.
+fn lingering() -> (OwnedFd, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut lingers = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let deaf = listener.accept().unwrap().0;
+    socket2::SockRef::from(&lingers).set_linger(Some(Duration::from_secs(5))).unwrap();
+    lingers.set_nonblocking(true).unwrap();
+    while lingers.write(&[0; 65536]).is_ok() {}
+    lingers.set_nonblocking(false).unwrap();
+    (lingers.into(), deaf)
+}
+
+/// What a stranger has sent is closed with the socket that it lies in, and that must not hold up the application.
+#[tokio::test]
+async fn descriptors_that_nobody_has_taken_hold_nobody_up() {
+    in_time(async {
+        for is_proven in [true, false] {
+            let (mut client, mut server) = connection().await;
+            client.write_all(b"x").await.unwrap();
+            let name = name(client.local_addr().unwrap(), client.peer_addr().unwrap());
+            let mut deaf = Vec::new();
+            for _ in 0..2 {
+                let stranger = go_to(&name).expect("the client waits");
+                let (fd, other) = lingering();
+                if is_proven {
+                    send(&stranger, b"garbage", &[]);
+                }
+                send(&stranger, b"", &[]);
+                send(&stranger, b"", &[fd]);
+                deaf.push(other);
+            }
+            let begin = std::time::Instant::now();
+            if is_proven {
+                client.write_all(b"x").await.unwrap();
+            }
+            drop(client);
+            assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+            drop(server.read(&mut [0; 9]).await);
+        }
+    })
+    .await;
+}

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     dibs::{DmbToken, Gid},
-    unix::{closer, packet::accept_from},
+    unix::{closer, packet::PacketSocket},
 };
 
 /// Links that others may hold open to us.
@@ -35,7 +35,7 @@ const OWN: u64 = 0;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    listener: OwnedFd,
+    listener: PacketSocket,
     links: Vec<IncomingLink>,
     last_link: u64,
     offers: HashMap<(Gid, DmbToken), (u64, Offer)>,
@@ -45,14 +45,14 @@ pub(super) struct Inbox {
 #[derive(Debug)]
 struct IncomingLink {
     number: u64,
-    socket: OwnedFd,
+    socket: PacketSocket,
     gid: Option<Gid>,
     /// What was offered by this link, oldest first; some of it may have been claimed since.
     offered: VecDeque<DmbToken>,
 }
 
 impl Inbox {
-    pub(super) fn new(listener: OwnedFd) -> Self {
+    pub(super) fn new(listener: PacketSocket) -> Self {
         let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let max_offers = usize::try_from(descriptors / 8).unwrap_or(usize::MAX).clamp(16, MAX_OFFERS);
         Self { listener, links: Vec::new(), last_link: OWN, offers: HashMap::new(), max_offers }
@@ -67,7 +67,7 @@ impl Inbox {
         let mut links = std::mem::take(&mut self.links);
         links.retain_mut(|link| self.read(link, &mut packets));
         for _ in 0..ACCEPTS {
-            let Some(socket) = accept_from(&self.listener) else { break };
+            let Some(socket) = self.listener.accept() else { break };
             self.last_link += 1;
             let mut link =
                 IncomingLink { number: self.last_link, socket, gid: None, offered: VecDeque::new() };
@@ -78,7 +78,7 @@ impl Inbox {
             if links.len() > MAX_LINKS {
                 // Somebody who has not said who it is, or has nothing to offer, goes first.
                 let idle = links.iter().position(|link| link.gid.is_none() || link.offered.is_empty());
-                closer::discard([links.swap_remove(idle.unwrap_or(0)).socket]);
+                links.swap_remove(idle.unwrap_or(0));
             }
         }
         self.links = links;

@@ -17,7 +17,7 @@ use super::offer::Offer;
 use crate::{
     dibs::{DeviceError, DmbToken, Gid},
     unix::{
-        packet::{self, Received, new_socket},
+        packet::{self, PacketSocket, Received},
         sockopt::peer_uid,
     },
 };
@@ -69,15 +69,15 @@ fn name_of(gid: Gid) -> Result<SocketAddrUnix, Errno> {
 }
 
 /// Listens under the name of `gid`.
-pub(super) fn listen_as(gid: Gid) -> Result<OwnedFd, DeviceError> {
-    let socket = new_socket()?;
+pub(super) fn listen_as(gid: Gid) -> Result<PacketSocket, DeviceError> {
+    let socket = PacketSocket::new()?;
     bind(&socket, &name_of(gid)?)?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
 }
 
 /// Takes the next packet off a link that somebody opened to us.
-pub(super) fn receive(socket: &OwnedFd) -> Look {
+pub(super) fn receive(socket: &PacketSocket) -> Look {
     let mut bytes = [0u8; size_of::<Packet>()];
     let (len, fds) = match packet::receive(socket, &mut bytes) {
         Received::Packet(len, fds) => (len, fds),
@@ -105,7 +105,7 @@ fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Incoming, Vec<OwnedFd>> {
 /// A link that we opened, to announce DMBs to one user.
 #[derive(Debug)]
 pub(super) struct Link {
-    socket: OwnedFd,
+    socket: PacketSocket,
     /// User id of the process at the other end.
     pub(super) uid: u32,
 }
@@ -113,7 +113,7 @@ pub(super) struct Link {
 impl Link {
     /// Opens a link from `from` to the device `to`.
     pub(super) fn open(from: Gid, to: Gid) -> Result<Self, DeviceError> {
-        let socket = new_socket()?;
+        let socket = PacketSocket::new()?;
         match connect(&socket, &name_of(to)?) {
             Ok(()) => {}
             Err(Errno::CONNREFUSED | Errno::NOENT) => return Err(DeviceError::Unreachable(to)),

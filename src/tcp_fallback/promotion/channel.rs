@@ -17,8 +17,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     clc::wire::Message,
     unix::{
-        Handed,
-        packet::{self, Received},
+        Handed, closer,
+        packet::{self, PacketSocket, Received},
     },
 };
 
@@ -39,7 +39,7 @@ struct Header {
 /// A connection between the two processes, used for one handshake.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    socket: OwnedFd,
+    socket: PacketSocket,
     /// Of our end of the TCP connection.
     own_cookie: u64,
     /// Of the peer's end, as the kernel says; `None` if that is in another network namespace.
@@ -67,7 +67,7 @@ pub(crate) enum Look {
 }
 
 impl Channel {
-    pub(super) fn new(socket: OwnedFd, own_cookie: u64, peer_cookie: Option<u64>) -> Self {
+    pub(super) fn new(socket: PacketSocket, own_cookie: u64, peer_cookie: Option<u64>) -> Self {
         Self { socket, own_cookie, peer_cookie }
     }
 
@@ -89,6 +89,9 @@ impl Channel {
 
     /// Takes what has come.
     pub(crate) fn look(&self) -> Look {
+        if closer::is_held_up() {
+            return Look::Empty;
+        }
         let mut bytes = [0; MAX_PACKET];
         let (len, fds) = match packet::receive(&self.socket, &mut bytes) {
             Received::Packet(len, fds) => (len, fds),

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::AsRawFd,
         unix::{
             ffi::OsStrExt,
             fs::{FileTypeExt, PermissionsExt},
@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::four_tuple::FourTuple;
-use crate::unix::packet::new_socket;
+use crate::unix::packet::PacketSocket;
 
 /// Longest path of a unix socket, without the zero that ends it.
 const MAX_PATH: usize = 107;
@@ -61,7 +61,7 @@ impl Name {
     ///
     /// # Errors
     /// `ECONNREFUSED` or `ENOENT` if nobody does, `EAGAIN` if too many wait already. The socket is still new then.
-    pub(super) fn connect(&self, socket: &OwnedFd) -> Result<(), Errno> {
+    pub(super) fn connect(&self, socket: &PacketSocket) -> Result<(), Errno> {
         self.with_address(|address| connect(socket, address))
     }
 
@@ -69,7 +69,7 @@ impl Name {
     ///
     /// # Errors
     /// `EADDRINUSE` if somebody has the name.
-    pub(super) fn listen(&self, socket: &OwnedFd) -> Result<(), Errno> {
+    pub(super) fn listen(&self, socket: &PacketSocket) -> Result<(), Errno> {
         self.with_address(|address| bind(socket, address))?;
         if let Self::File(path) = self {
             // Who may come in is for the directory to say, and for the proof that follows.
@@ -124,7 +124,7 @@ fn sweep(dir: &Path) -> io::Result<()> {
         }
         let name = Name::File(entry.path());
         // Whoever listens there finds a connection that has ended at once, and takes no notice.
-        if name.connect(&new_socket()?) == Err(Errno::CONNREFUSED) {
+        if name.connect(&PacketSocket::new()?) == Err(Errno::CONNREFUSED) {
             name.remove();
         }
     }
@@ -145,7 +145,7 @@ mod tests {
         drop(UnixListener::bind(dir.join(left)).unwrap());
         drop(UnixListener::bind(dir.join(stranger)).unwrap());
         fs::write(dir.join(file), b"precious").unwrap();
-        let listener = new_socket().unwrap();
+        let listener = PacketSocket::new().unwrap();
         Name::File(dir.join(alive)).listen(&listener).unwrap();
         sweep(&dir).unwrap();
         let is_there = [left, alive, file, stranger].map(|name| dir.join(name).exists());

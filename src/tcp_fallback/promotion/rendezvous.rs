@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     path::Path,
     sync::{
         OnceLock,
@@ -21,10 +21,7 @@ use super::{channel::Channel, four_tuple::FourTuple, name::Name, owner::owner_of
 use crate::{
     fault::fault,
     tcp_fallback::FallbackReason,
-    unix::{
-        packet::{accept_from, new_socket},
-        sockopt::peer_uid,
-    },
+    unix::{packet::PacketSocket, sockopt::peer_uid},
 };
 
 /// Names that a process may hold at once: this part of the descriptors that it may have, within limits.
@@ -93,7 +90,7 @@ impl Rendezvous {
 
     /// Connects to the other end if it waits; else waits for it.
     pub(crate) fn meet(&self) -> Meeting {
-        let socket = match new_socket() {
+        let socket = match PacketSocket::new() {
             Ok(socket) => socket,
             Err(errno) => return Meeting::Impossible(FallbackReason::SideChannel(errno.kind())),
         };
@@ -112,7 +109,7 @@ impl Rendezvous {
         }
     }
 
-    fn wait(&self, socket: OwnedFd) -> Meeting {
+    fn wait(&self, socket: PacketSocket) -> Meeting {
         let Some(place) = Place::take() else { return Meeting::NotNow };
         match self.name.listen(&socket) {
             Ok(()) => {
@@ -134,7 +131,7 @@ impl Rendezvous {
     /// The next process that has come and is the other end. Others are turned away.
     pub(crate) fn accept(&self, waiting: &Waiting) -> Option<(Channel, Proof)> {
         for _ in 0..STRANGERS {
-            let socket = accept_from(&waiting.listener)?;
+            let socket = waiting.listener.accept()?;
             match self.prove(socket) {
                 Ok(met) => return Some(met),
                 Err(reason) => tracing::debug!(%reason, "a stranger at the side channel"),
@@ -145,7 +142,7 @@ impl Rendezvous {
 
     /// Makes sure that the process at the other end of `socket` belongs to the user that owns the other end of the TCP
     /// connection. Who may not be asked for, or cannot be told from others, has proven nothing.
-    fn prove(&self, socket: OwnedFd) -> Result<(Channel, Proof), FallbackReason> {
+    fn prove(&self, socket: PacketSocket) -> Result<(Channel, Proof), FallbackReason> {
         let failed = |error: io::Error| FallbackReason::SideChannel(error.kind());
         let uid = peer_uid(&socket).map_err(failed)?;
         let owner = owner_of(self.tuple.reversed()).map_err(failed)?;
@@ -169,7 +166,7 @@ impl Rendezvous {
 /// A name under which we wait. Given up on drop.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    listener: OwnedFd,
+    listener: PacketSocket,
     name: Name,
     _place: Place,
 }
