@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{io, net::SocketAddr, pin::Pin};
+use std::{future::poll_fn, io, net::SocketAddr, pin::Pin, sync::Arc};
 
 use common::{
     block_on, exchange, in_time, pair_with, pattern, promote, promoted_pair, promoting, role, spawn,
@@ -280,6 +280,36 @@ fn peers_that_come_during_a_promotion_do_not_end_it() {
             drop(ended);
             let (mut client, mut server) = connect(&first).await;
             promote(&mut server, &mut client).await;
+        }
+    }));
+}
+
+/// Whoever waits since before the rings is woken by what comes by them.
+#[test]
+fn who_waits_is_not_forgotten_when_another_task_reads() {
+    block_on(in_time(async {
+        for how in 0..4 {
+            let eager = promoting(Promotion::Eager);
+            let (mut client, mut server) = pair_with(&eager, &promoting(Promotion::Eager)).await;
+            // Both agree, but the client does not read.
+            for byte in 0..10u8 {
+                exchange(&mut client, &mut server, byte).await;
+            }
+            let client = Arc::new(client);
+            let waiting = client.clone();
+            let waiter = tokio::spawn(async move {
+                match how {
+                    0 => waiting.readable().await.unwrap(),
+                    1 => drop(waiting.ready(Interest::READABLE).await.unwrap()),
+                    2 => poll_fn(|cx| waiting.poll_read_ready(cx)).await.unwrap(),
+                    _ => assert_eq!(waiting.peek(&mut [0]).await.unwrap(), 1),
+                }
+            });
+            tokio::task::yield_now().await;
+            assert_eq!(client.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            server.write_all(b"!").await.unwrap();
+            assert!(server.byte_counts().sent > 0, "by the ring");
+            waiter.await.unwrap();
         }
     }));
 }

@@ -3,13 +3,18 @@
 use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::BufMut;
 use rustix::net::RecvFlags;
-use tokio::{io::Interest, net::TcpStream, runtime::Handle};
+use tokio::{
+    io::{Interest, Ready},
+    net::TcpStream,
+    runtime::Handle,
+    sync::Notify,
+};
 
 use super::{
     BusyPoll, SmcConfig, Transport,
@@ -29,12 +34,26 @@ pub(crate) type Promoted = Hybrid<Smcd, TcpStream>;
 pub(crate) struct Home {
     runtime: Option<Handle>,
     busy_poll: BusyPoll,
+    /// Tasks that wait for TCP alone. One of several that read may bring the ring into play.
+    waiting: Notify,
+    /// The one of them that polls.
+    polling: Mutex<Option<Waker>>,
 }
 
 impl Home {
     /// The runtime that the caller runs in, which is also that of its TCP connection.
     pub(crate) fn here(config: &SmcConfig) -> Self {
-        Self { runtime: Handle::try_current().ok(), busy_poll: config.busy_poll }
+        Self {
+            runtime: Handle::try_current().ok(),
+            busy_poll: config.busy_poll,
+            waiting: Notify::new(),
+            polling: Mutex::new(None),
+        }
+    }
+
+    fn polling(&self) -> MutexGuard<'_, Option<Waker>> {
+        // Nothing panics while it is held.
+        self.polling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,6 +76,13 @@ impl Ring for Smcd {
 
     fn has_peer_left(&self) -> bool {
         self.notice_hang_up()
+    }
+
+    fn comes_into_play(home: &Home) {
+        home.waiting.notify_waiters();
+        if let Some(polling) = home.polling().take() {
+            polling.wake();
+        }
     }
 }
 
@@ -125,13 +151,25 @@ impl Promoted {
                 continue;
             }
             let signal = ring.map_or(Poll::Pending, |ring| ring.poll_signal(cx, Cause::Data));
-            match (signal, self.tcp().poll_read_ready(cx)) {
+            match (signal, self.poll_tcp(cx)) {
                 (Poll::Pending, Poll::Pending) => return Poll::Pending,
                 (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
                     return Poll::Ready(Err(error));
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Waits until TCP can be read from, or the ring comes into play.
+    pub(crate) fn poll_tcp(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let watched = self.watches_ring();
+        if !watched {
+            self.home().polling().get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
+        }
+        match self.tcp().poll_read_ready(cx) {
+            Poll::Pending if watched != self.watches_ring() => Poll::Ready(Ok(())),
+            other => other,
         }
     }
 
@@ -165,11 +203,26 @@ impl Promoted {
         }
     }
 
+    /// Waits until TCP is ready; `None` if the ring comes into play before. Any number of tasks may wait.
+    pub(crate) async fn tcp_ready(&self, interest: Interest) -> io::Result<Option<Ready>> {
+        let comes_into_play = self.home().waiting.notified();
+        if self.watches_ring() {
+            return Ok(None);
+        }
+        tokio::select! {
+            ready = self.tcp().ready(interest) => ready.map(Some),
+            () = comes_into_play => Ok(None),
+        }
+    }
+
     /// Waits until there is something to read. Any number of tasks may wait.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         loop {
             let Some(ring) = self.ring().filter(|_| self.watches_ring()) else {
-                return self.tcp().readable().await;
+                match self.tcp_ready(Interest::READABLE).await? {
+                    Some(_) => return Ok(()),
+                    None => continue,
+                }
             };
             if self.is_readable() {
                 return Ok(());

@@ -112,8 +112,9 @@ impl SmcStream {
         if let Path::Promoted(hybrid) = &self.path
             && !hybrid.watches_ring()
             && !hybrid.writes_ring()
+            && let Some(ready) = hybrid.tcp_ready(interest).await?
         {
-            return self.tcp.ready(interest).await;
+            return Ok(ready);
         }
         match (interest.is_readable(), interest.is_writable()) {
             (true, true) => {
@@ -159,7 +160,7 @@ impl SmcStream {
         match &self.path {
             Path::Smcd(smcd) => smcd.poll_progress(cx, Cause::Data, attempt).map_ok(drop),
             Path::Promoted(hybrid) if hybrid.watches_ring() => hybrid.poll_data(cx, attempt).map_ok(drop),
-            Path::Promoted(_) => self.tcp.poll_read_ready(cx),
+            Path::Promoted(hybrid) => hybrid.poll_tcp(cx),
         }
     }
 

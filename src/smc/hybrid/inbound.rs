@@ -235,6 +235,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                     connection.announce_reading()?;
                     fault!("reading-said");
                     inbound.from = From::Either;
+                    R::comes_into_play(&self.home);
                 }
                 Err(error) if is_for_later(&error) => {}
                 other => {

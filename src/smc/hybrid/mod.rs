@@ -65,6 +65,9 @@ pub(crate) trait Ring: Sized {
 
     /// True if the peer's process is known to have gone. Asked at each write: a quick look.
     fn has_peer_left(&self) -> bool;
+
+    /// From now on bytes may come by the ring: who waits for TCP alone has to look again.
+    fn comes_into_play(_home: &Self::Home) {}
 }
 
 /// How far the promotion of a connection is.
@@ -137,6 +140,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// The TCP connection below.
     pub(crate) fn tcp(&self) -> &T {
         &self.tcp
+    }
+
+    /// What the front end makes its rings with.
+    pub(crate) fn home(&self) -> &R::Home {
+        &self.home
     }
 
     /// The rings, if both ends have agreed on some. They need not be in use.
