@@ -11,6 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::OnceLock,
+    time::Duration,
 };
 
 use rustix::{
@@ -24,6 +25,9 @@ use crate::unix::packet::PacketSocket;
 
 /// Longest path of a unix socket, without the zero that ends it.
 const MAX_PATH: usize = 107;
+
+/// A file on which nobody listens for so long after it was made has been left by a process that has died.
+const LEFT_OVER: Duration = Duration::from_secs(1);
 
 /// Most files that are looked at when a process first uses a runtime directory.
 const MAX_SWEEP: usize = 4096;
@@ -78,7 +82,18 @@ impl Name {
         listen(socket, BACKLOG)
     }
 
-    /// Removes what a process left that has died; an abstract name goes with its socket.
+    /// Removes what a process left that has died: a file on which nobody listens, and not just because whoever made it
+    /// has still to begin.
+    pub(super) fn remove_left_over(&self) {
+        if let Self::File(path) = self {
+            let made = fs::symlink_metadata(path).and_then(|file| file.modified());
+            if made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age >= LEFT_OVER)) {
+                self.remove();
+            }
+        }
+    }
+
+    /// Removes the file of our own socket; an abstract name goes with it.
     pub(super) fn remove(&self) {
         if let Self::File(path) = self {
             // Whoever was faster has done it.
@@ -125,7 +140,7 @@ fn sweep(dir: &Path) -> io::Result<()> {
         let name = Name::File(entry.path());
         // Whoever listens there finds a connection that has ended at once, and takes no notice.
         if name.connect(&PacketSocket::new()?) == Err(Errno::CONNREFUSED) {
-            name.remove();
+            name.remove_left_over();
         }
     }
     Ok(())
@@ -147,6 +162,9 @@ mod tests {
         fs::write(dir.join(file), b"precious").unwrap();
         let listener = PacketSocket::new().unwrap();
         Name::File(dir.join(alive)).listen(&listener).unwrap();
+        sweep(&dir).unwrap();
+        assert!(dir.join(left).exists(), "whoever made it may be about to listen");
+        std::thread::sleep(LEFT_OVER);
         sweep(&dir).unwrap();
         let is_there = [left, alive, file, stranger].map(|name| dir.join(name).exists());
         fs::remove_dir_all(dir).unwrap();

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         OnceLock,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -27,9 +27,6 @@ use crate::{
 /// Names that a process may hold at once: this part of the descriptors that it may have, within limits.
 const WAITING_PART: u64 = 16;
 
-/// So often in a row a name must be taken without anybody listening before it counts as left over.
-const LEFT_OVER: u32 = 3;
-
 /// Strangers that are turned away at one look.
 const STRANGERS: usize = 8;
 
@@ -41,8 +38,6 @@ pub(crate) struct Rendezvous {
     tuple: FourTuple,
     cookie: u64,
     name: Name,
-    /// How often in a row the name was taken, but nobody listened.
-    unanswered: AtomicU32,
 }
 
 /// Who the other process is.
@@ -85,7 +80,7 @@ impl Rendezvous {
             return Err(FallbackReason::PeerNotLocal);
         }
         let cookie = socket_cookie(&tcp).map_err(|errno| failed(errno.into()))?;
-        Ok(Self { tuple, cookie, name: Name::of(&tuple, runtime_dir), unanswered: AtomicU32::new(0) })
+        Ok(Self { tuple, cookie, name: Name::of(&tuple, runtime_dir) })
     }
 
     /// Connects to the other end if it waits; else waits for it.
@@ -96,7 +91,6 @@ impl Rendezvous {
         };
         match self.name.connect(&socket) {
             Ok(()) => {
-                self.unanswered.store(0, Ordering::Relaxed);
                 fault!("promotion-connected");
                 match self.prove(socket) {
                     Ok((channel, proof)) => Meeting::Met(channel, proof),
@@ -118,10 +112,7 @@ impl Rendezvous {
             }
             Err(Errno::ADDRINUSE) => {
                 // Somebody is about to listen; or has died, and left a file behind.
-                if self.unanswered.fetch_add(1, Ordering::Relaxed) >= LEFT_OVER {
-                    self.name.remove();
-                    self.unanswered.store(0, Ordering::Relaxed);
-                }
+                self.name.remove_left_over();
                 Meeting::NotNow
             }
             Err(errno) => Meeting::Impossible(FallbackReason::SideChannel(errno.kind())),
