@@ -6,11 +6,12 @@ mod common;
 mod rogue;
 
 use std::{
-    io::Write as _, os::fd::OwnedFd, os::unix::process::CommandExt as _, process::Stdio, time::Duration,
+    io::Write as _, net::SocketAddr, os::fd::OwnedFd, os::unix::process::CommandExt as _, process::Stdio,
+    time::Duration,
 };
 
 use common::{in_time, pattern, promote, promoting, role};
-use rogue::{LEN, Rogue, cookie, go_to, header, name, next, receive, send, wait_at};
+use rogue::{LEN, Rogue, cookie, end, go_to, header, name, next, receive, send, wait_at};
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
@@ -18,7 +19,10 @@ use rustix::{
 };
 use smcd::{
     FallbackReason, Promotion, SmcListener, SmcStream, Transport,
-    clc::wire::Message,
+    clc::{
+        DeclineCode,
+        wire::{Decline, Message, Version},
+    },
     dibs::{DmbToken, RemoteDmb},
 };
 use tokio::{
@@ -54,19 +58,22 @@ fn reason(stream: &SmcStream) -> FallbackReason {
 }
 
 /// Things to say that are no packet.
-fn garbage(cookie: u64) -> Vec<Vec<u8>> {
-    let clc = |bytes: &[u8]| [header(cookie), bytes.to_vec()].concat();
+fn garbage(end: u32, cookie: u64) -> Vec<Vec<u8>> {
+    let clc = |bytes: &[u8]| [header(end, cookie), bytes.to_vec()].concat();
+    let decline = Decline::new(Version::V2, DeclineCode::INTERNAL);
     vec![
         b"x".to_vec(),
         vec![0xff; 8192],
         vec![0; 60_000],
-        header(cookie),
-        [header(cookie ^ 1), vec![0xe2, 0xd4, 0xc3, 0xc4, 1, 0, 16, 0x10]].concat(),
+        header(end, cookie),
+        // From who has the same end of another connection.
+        [header(1 - end, cookie), Message::from(decline).to_bytes()].concat(),
+        [header(end, cookie ^ 1), vec![0xe2, 0xd4, 0xc3, 0xc4, 1, 0, 16, 0x10]].concat(),
         clc(&[0xe2, 0xd4, 0xc3, 0xc4, 1, 0xff, 0xff, 0x10]),
         clc(&[0xe2, 0xd4, 0xc3, 0xc4, 2, 0, 68, 0x21]),
         clc(&pattern(5, 500)),
         {
-            let mut wrong = header(cookie);
+            let mut wrong = header(end, cookie);
             wrong[5] = 1;
             wrong
         },
@@ -82,13 +89,13 @@ fn pipes(n: usize) -> Vec<OwnedFd> {
 async fn garbage_from_who_waits() {
     in_time(async {
         for fds in [0, 1, 2, 3, 150] {
-            for which in 0..garbage(0).len() {
+            for which in 0..garbage(0, 0).len() {
                 let (mut client, mut server) = connection().await;
                 let listener = wait_at(&name(client.local_addr().unwrap(), client.peer_addr().unwrap()));
                 talk(&mut client, &mut server).await;
                 let channel = next(&listener).expect("the client has come");
                 assert!(matches!(receive(&channel), Some((Message::Proposal(_), _))));
-                send(&channel, &garbage(cookie(&server))[which], &pipes(fds));
+                send(&channel, &garbage(end(&server), cookie(&server))[which], &pipes(fds));
                 talk(&mut client, &mut server).await;
                 assert_eq!(reason(&client), FallbackReason::PeerMisbehaved, "{which} with {fds}");
             }
@@ -138,14 +145,14 @@ async fn strangers_do_not_keep_the_ends_from_meeting() {
         client.write_all(b"x").await.unwrap();
         let name = name(client.local_addr().unwrap(), client.peer_addr().unwrap());
         let mut silent = Vec::new();
-        for bytes in garbage(cookie(&client)) {
+        for bytes in garbage(0, cookie(&client)) {
             let stranger = go_to(&name).expect("the client waits");
             send(&stranger, &bytes, &pipes(2));
             silent.extend(go_to(&name));
             client.write_all(b"x").await.unwrap();
         }
         drop(silent);
-        let n = 1 + garbage(0).len();
+        let n = 1 + garbage(0, 0).len();
         let mut got = vec![0; n];
         server.read_exact(&mut got).await.unwrap();
         promote(&mut client, &mut server).await;
@@ -343,7 +350,8 @@ fn start_stranger(argument: &str) -> std::process::Child {
 /// Says all it can at the side channel of others, until its standard input ends.
 fn stranger(argument: &str) {
     let words: Vec<&str> = argument.split(' ').collect();
-    let name = name(words[1].parse().unwrap(), words[2].parse().unwrap());
+    let (local, peer): (SocketAddr, SocketAddr) = (words[1].parse().unwrap(), words[2].parse().unwrap());
+    let (name, end) = (name(local, peer), u32::from(peer > local));
     let cookie = words[3].parse().unwrap();
     let mut open = Vec::new();
     if words[0] == "wait" {
@@ -355,7 +363,7 @@ fn stranger(argument: &str) {
                         // Something was said to a stranger. A panic here would end this thread alone.
                         std::process::exit(3);
                     }
-                    garbage(cookie).iter().for_each(|bytes| send(&channel, bytes, &pipes(2)));
+                    garbage(end, cookie).iter().for_each(|bytes| send(&channel, bytes, &pipes(2)));
                     open.push(channel);
                 }
                 std::thread::sleep(Duration::from_millis(1));
@@ -363,7 +371,7 @@ fn stranger(argument: &str) {
         });
     } else {
         let channel = go_to(&name).expect("somebody waits");
-        garbage(cookie).iter().for_each(|bytes| send(&channel, bytes, &pipes(2)));
+        garbage(end, cookie).iter().for_each(|bytes| send(&channel, bytes, &pipes(2)));
         open.push(channel);
     }
     std::io::stdout().flush().unwrap();

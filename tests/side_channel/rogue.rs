@@ -68,9 +68,14 @@ pub fn go_to(name: &SocketAddrUnix) -> Option<OwnedFd> {
     connect(&socket, name).ok().map(|()| socket)
 }
 
-/// The header of a packet.
-pub fn header(cookie: u64) -> Vec<u8> {
-    [b"SMP1".as_slice(), &[0; 4], &cookie.to_ne_bytes()].concat()
+/// The header of a packet that comes from an end of a TCP connection.
+pub fn header(end: u32, cookie: u64) -> Vec<u8> {
+    [b"SMP1".as_slice(), &end.to_ne_bytes(), &cookie.to_ne_bytes()].concat()
+}
+
+/// Which end of its connection this is.
+pub fn end(tcp: &TcpStream) -> u32 {
+    u32::from(tcp.local_addr().unwrap() > tcp.peer_addr().unwrap())
 }
 
 /// The kernel's number for an end of a TCP connection.
@@ -133,7 +138,7 @@ impl Rogue {
         let (token, fds) = token(candidate.peer_gid());
         let dmb = OwnDmb { token, size: DmbeSize::holding(LEN), index: 0 };
         let (accept, expect) = offered.accept(&candidate, dmb, true, LinkId([1; 4]), Instant::now());
-        let message = [header(cookie(tcp)), Message::from(accept).to_bytes()].concat();
+        let message = [header(end(tcp), cookie(tcp)), Message::from(accept).to_bytes()].concat();
         send(channel, &message, &fds);
         expect
     }

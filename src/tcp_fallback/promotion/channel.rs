@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  0  "SMP1"
-//!  4  zeros
+//!  4  which end of the TCP connection the sender has: 0 for that of the lower address, 1 for the other
 //!  8  cookie of the sender's end of the TCP connection
 //! 16  CLC message
 //! ```
@@ -32,7 +32,7 @@ const MAX_PACKET: usize = 8192;
 #[repr(C)]
 struct Header {
     magic: [u8; 4],
-    zero: u32,
+    end: u32,
     cookie: u64,
 }
 
@@ -40,6 +40,7 @@ struct Header {
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: PacketSocket,
+    own_end: u32,
     /// Of our end of the TCP connection.
     own_cookie: u64,
     /// Of the peer's end, as the kernel says; `None` if that is in another network namespace.
@@ -67,8 +68,8 @@ pub(crate) enum Look {
 }
 
 impl Channel {
-    pub(super) fn new(socket: PacketSocket, own_cookie: u64, peer_cookie: Option<u64>) -> Self {
-        Self { socket, own_cookie, peer_cookie }
+    pub(super) fn new(socket: PacketSocket, own_end: u32, own_cookie: u64, peer_cookie: Option<u64>) -> Self {
+        Self { socket, own_end, own_cookie, peer_cookie }
     }
 
     /// Sends a message. The first few always fit into the socket.
@@ -76,7 +77,7 @@ impl Channel {
     /// # Errors
     /// The system's: the other process has gone, or too many descriptors are under way.
     pub(crate) fn send(&self, message: impl Into<Message>, fds: &[OwnedFd]) -> io::Result<()> {
-        let header = Header { magic: MAGIC, zero: 0, cookie: self.own_cookie };
+        let header = Header { magic: MAGIC, end: self.own_end, cookie: self.own_cookie };
         let mut bytes = Vec::new();
         message.into().emit(&mut bytes);
         loop {
@@ -107,7 +108,8 @@ impl Channel {
     fn decode(&self, bytes: &[u8]) -> Option<Message> {
         let (header, message) = Header::read_from_prefix(bytes).ok()?;
         let is_for_us = header.magic == MAGIC
-            && header.zero == 0
+            // Where other network namespaces use the same addresses, somebody else may have the same end as we.
+            && header.end == 1 - self.own_end
             && self.peer_cookie.is_none_or(|cookie| cookie == header.cookie);
         if is_for_us { Message::parse(message).ok() } else { None }
     }

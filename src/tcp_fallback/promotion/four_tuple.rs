@@ -34,6 +34,11 @@ impl FourTuple {
         self.local == self.peer
     }
 
+    /// Which end this is: 0 for that of the lower address, 1 for the other.
+    pub(super) fn end(&self) -> u32 {
+        u32::from(self.local > self.peer)
+    }
+
     /// The same text at both ends: the lower address first, in hexadecimal.
     pub(super) fn text(&self) -> String {
         let (low, high) =
@@ -77,6 +82,7 @@ mod tests {
         let a = tuple("127.0.0.1:80", "127.0.0.2:40000");
         assert_eq!(a.text(), "7f000001.0050-7f000002.9c40");
         assert_eq!(a.reversed().text(), a.text());
+        assert_eq!((a.end(), a.reversed().end()), (0, 1));
         assert!(FourTuple::is_text(a.text().as_bytes()));
     }
 

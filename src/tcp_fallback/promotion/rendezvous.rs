@@ -150,7 +150,8 @@ impl Rendezvous {
         if !proven {
             return Err(FallbackReason::PeerUnproven);
         }
-        Ok((Channel::new(socket, self.cookie, owner.map(|owner| owner.cookie)), Proof { uid }))
+        let peer_cookie = owner.map(|owner| owner.cookie);
+        Ok((Channel::new(socket, self.tuple.end(), self.cookie, peer_cookie), Proof { uid }))
     }
 }
 
