@@ -92,7 +92,13 @@ async fn survivor(point: &str, victim_connects: bool, victim_speaks_first: bool)
         assert!(status.success() || status.signal() == Some(Signal::KILL.as_raw()), "{point}: {status}");
         !status.success()
     };
-    assert_eq!(names(), 0, "{point}: a name is left");
+    // Other tests of this network namespace may have some for a moment.
+    let mut patience = 500;
+    while names() > 0 {
+        patience -= 1;
+        assert!(patience > 0, "{point}: a name is left");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     // Those that nobody took are closed by a thread.
     for _ in 0..100 {
         if descriptors() == before {
