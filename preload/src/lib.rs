@@ -1,0 +1,1 @@
+//! SMC-D for unmodified programs: `LD_PRELOAD=libsmcd_preload.so redis-server`, or shorter `smcdctl run redis-server`.
