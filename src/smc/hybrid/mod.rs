@@ -137,6 +137,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
+    /// True if nothing will come of a promotion.
+    pub(crate) fn stays(&self) -> bool {
+        self.phase() == Phase::Staying
+    }
+
     /// The TCP connection below.
     pub(crate) fn tcp(&self) -> &T {
         &self.tcp
