@@ -116,29 +116,33 @@ impl Epoll {
     ) -> Result<c_int, Errno> {
         let mut state = self.state();
         let interest = event.map(|event| Interest { events: event.events, data: event.u64 });
-        let is_watched = state.watches.knows(fd);
+        let (is_known, is_in) = (state.watches.knows(fd), state.watches.has(fd));
         match (op, interest) {
-            (libc::EPOLL_CTL_ADD, Some(interest)) if stream.raw.has_rings() => {
-                if is_watched || state.kernel.contains_key(&fd) {
+            (libc::EPOLL_CTL_ADD, Some(interest)) if is_known || stream.raw.has_rings() => {
+                if is_in || state.kernel.contains_key(&fd) {
                     return Err(Errno::EXIST);
                 }
-                self.watch(&mut state, fd, stream, interest)?;
-                drop(state);
-                stream.add_watcher(self, fd);
+                if is_known {
+                    state.watches.modify(fd, Some(interest));
+                    self.wake();
+                } else {
+                    self.watch(&mut state, fd, stream, interest)?;
+                    drop(state);
+                    stream.add_watcher(self, fd);
+                }
                 Ok(0)
             }
-            (libc::EPOLL_CTL_MOD, Some(interest)) if is_watched => {
+            (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, _) if is_known && !is_in => Err(Errno::NOENT),
+            (libc::EPOLL_CTL_MOD, Some(interest)) if is_in => {
                 if interest.is_exclusive() {
                     return Err(Errno::INVAL);
                 }
-                state.watches.modify(fd, interest);
+                state.watches.modify(fd, Some(interest));
                 self.wake();
                 Ok(0)
             }
-            (libc::EPOLL_CTL_DEL, _) if is_watched => {
-                self.unwatch(&mut state, fd);
-                drop(state);
-                stream.remove_watcher(self, fd);
+            (libc::EPOLL_CTL_DEL, _) if is_in => {
+                state.watches.modify(fd, None);
                 Ok(0)
             }
             _ => {
@@ -227,6 +231,7 @@ impl Epoll {
         if let Some(doorbell) = stream.raw.doorbell() {
             enter(doorbell, address, EventFlags::IN | EventFlags::ET)?;
         }
+        stream.raw.is_watched();
         state.watches.insert(fd, stream.clone(), interest);
         self.wake();
         Ok(())
@@ -409,7 +414,19 @@ impl Epoll {
                             shadow.is_rung.store(false, Ordering::SeqCst);
                             let _ = read(&shadow.bell, &mut [0; 8]);
                         }
-                        data => state.watches.has_news(data & !OF_TCP, data & OF_TCP != 0, &mut tcp),
+                        data => {
+                            let of_tcp = data & OF_TCP != 0;
+                            let flags = event.flags;
+                            let is_over = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+                            state.watches.has_news(data & !OF_TCP, |stream| {
+                                if !of_tcp && is_over {
+                                    stream.bell_is_gone();
+                                }
+                                if of_tcp || is_over {
+                                    tcp.push(stream.clone());
+                                }
+                            });
+                        }
                     }
                 }
             }

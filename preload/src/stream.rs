@@ -407,10 +407,16 @@ impl Stream {
                 self.tcp_has_news();
             }
             if bell.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
-                self.is_bell_gone.store(true, Ordering::Relaxed);
+                self.bell_is_gone();
                 self.tcp_has_news();
             }
         }
+    }
+
+    /// The peer's end of the doorbell has gone.
+    pub(crate) fn bell_is_gone(&self) {
+        self.is_bell_gone.store(true, Ordering::Relaxed);
+        self.raw.bell_is_gone();
     }
 
     /// The events that mean the end of the connection, which the TCP connection tells.

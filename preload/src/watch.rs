@@ -60,26 +60,38 @@ impl Interest {
 #[derive(Debug)]
 struct Watch {
     stream: Arc<Stream>,
-    interest: Interest,
+    /// Nothing, between taking it out and putting it in again: some programs do so for each message.
+    interest: Option<Interest>,
     is_hot: bool,
     idle: u32,
     /// Of an edge-triggered interest: what was reported and still is so.
     reported: u32,
     /// The peer's word that changes with data, and whether the peer had ended, when it was.
     seen: (u64, bool),
+    /// The peer's words at the last look that found nothing.
+    news: Option<(u64, u64)>,
 }
 
 impl Watch {
+    /// What the program wants to know, if that is anything.
+    fn wanted(&self) -> Option<Interest> {
+        self.interest.filter(|interest| !interest.has_fired())
+    }
+
     /// What there is to report now.
     fn look(&mut self) -> u32 {
-        if self.interest.has_fired() {
-            return 0;
-        }
         // Before the look: what comes during it is news the next time.
-        let seen = (self.stream.raw.news().0, self.stream.raw.has_peer_ended());
-        let wanted = self.interest.events & !MODES;
-        let events = u32::from(self.stream.events(wanted as c_short).cast_unsigned());
-        if !self.interest.is_edge() {
+        let news = self.stream.raw.news();
+        let events = self.look_closely(news.0);
+        self.news = (events == 0).then_some(news);
+        events
+    }
+
+    fn look_closely(&mut self, data: u64) -> u32 {
+        let Some(interest) = self.wanted() else { return 0 };
+        let seen = (data, self.stream.raw.has_peer_ended());
+        let events = self.events(interest);
+        if !interest.is_edge() {
             return events;
         }
         if seen != self.seen {
@@ -94,24 +106,31 @@ impl Watch {
         if is_new { events } else { 0 }
     }
 
-    /// As [`Watch::look`], but nothing is reported by it.
+    fn events(&self, interest: Interest) -> u32 {
+        u32::from(self.stream.events((interest.events & !MODES) as c_short).cast_unsigned())
+    }
+
+    /// True if there is something to report now; nothing is reported by it.
     fn is_ready(&self) -> bool {
-        if self.interest.has_fired() {
-            return false;
-        }
+        let Some(interest) = self.wanted() else { return false };
         let seen = (self.stream.raw.news().0, self.stream.raw.has_peer_ended());
-        let events =
-            u32::from(self.stream.events((self.interest.events & !MODES) as c_short).cast_unsigned());
-        if !self.interest.is_edge() || seen != self.seen || self.stream.is_full() {
+        let events = self.events(interest);
+        if !interest.is_edge() || seen != self.seen || self.stream.is_full() {
             return events != 0;
         }
         events & !self.reported != 0
     }
 
+    /// As [`Watch::is_ready`], but if the peer has done nothing since the last look, that is enough.
+    fn may_be_ready(&self) -> bool {
+        self.news != Some(self.stream.raw.news()) && self.is_ready()
+    }
+
     /// Asks for a ring with the next news; true if there are some now.
     fn arm(&self) -> bool {
+        let Some(interest) = self.wanted() else { return false };
         self.stream.raw.arm(Cause::Data);
-        if self.interest.events & WRITABLE != 0 {
+        if interest.events & WRITABLE != 0 {
             self.stream.raw.arm(Cause::Space);
         }
         self.is_ready()
@@ -129,6 +148,12 @@ pub(crate) struct Watches {
 }
 
 impl Watches {
+    /// True if the program has put it in.
+    pub(crate) fn has(&self, fd: c_int) -> bool {
+        self.by_fd.get(&fd).and_then(|id| self.all.get(*id)).is_some_and(|watch| watch.interest.is_some())
+    }
+
+    /// True if it was put in, now or before.
     pub(crate) fn knows(&self, fd: c_int) -> bool {
         self.by_fd.contains_key(&fd)
     }
@@ -136,7 +161,15 @@ impl Watches {
     /// Begins to watch, unless it does.
     pub(crate) fn insert(&mut self, fd: c_int, stream: Arc<Stream>, interest: Interest) {
         let address = Arc::as_ptr(&stream).addr() as u64;
-        let watch = Watch { stream, interest, is_hot: true, idle: 0, reported: 0, seen: (0, false) };
+        let watch = Watch {
+            stream,
+            interest: Some(interest),
+            is_hot: true,
+            idle: 0,
+            reported: 0,
+            seen: (0, false),
+            news: None,
+        };
         let id = self.all.insert(watch);
         self.by_fd.insert(fd, id);
         self.by_stream.entry(address).or_default().push(id);
@@ -160,14 +193,17 @@ impl Watches {
         Some(watch.stream)
     }
 
-    /// The program wants to know something else.
-    pub(crate) fn modify(&mut self, fd: c_int, interest: Interest) {
+    /// The program wants to know something else, or nothing.
+    pub(crate) fn modify(&mut self, fd: c_int, interest: Option<Interest>) {
         let Some(id) = self.by_fd.get(&fd).copied() else { return };
         if let Some(watch) = self.all.get_mut(id) {
             watch.interest = interest;
             watch.reported = 0;
+            watch.news = None;
         }
-        self.heat_id(id);
+        if interest.is_some() {
+            self.heat_id(id);
+        }
     }
 
     /// Looks at this one each time.
@@ -180,6 +216,7 @@ impl Watches {
     fn heat_id(&mut self, id: usize) {
         if let Some(watch) = self.all.get_mut(id) {
             watch.idle = 0;
+            watch.news = None;
             if !watch.is_hot {
                 watch.is_hot = true;
                 self.hot.push_back(id);
@@ -187,14 +224,15 @@ impl Watches {
         }
     }
 
-    /// The stream of this address has news. If they are of its TCP connection, it is added to `tcp`, to be told.
-    pub(crate) fn has_news(&mut self, address: u64, of_tcp: bool, tcp: &mut Vec<Arc<Stream>>) {
+    /// The stream of this address has news, and is to be told.
+    pub(crate) fn has_news(&mut self, address: u64, mut tell: impl FnMut(&Arc<Stream>)) {
         let ids = self.by_stream.get(&address).cloned().unwrap_or_default();
         for id in &ids {
             self.heat_id(*id);
-            if let Some(watch) = self.all.get_mut(*id).filter(|_| of_tcp) {
+            if let Some(watch) = self.all.get_mut(*id) {
+                // An edge of the kernel's is one of ours.
                 watch.reported = 0;
-                tcp.push(watch.stream.clone());
+                tell(&watch.stream);
             }
         }
     }
@@ -205,7 +243,7 @@ impl Watches {
 
     /// True if one of those that are hot is ready.
     pub(crate) fn is_any_ready(&self) -> bool {
-        self.hot.iter().any(|id| self.all.get(*id).is_some_and(Watch::is_ready))
+        self.hot.iter().any(|id| self.all.get(*id).is_some_and(Watch::may_be_ready))
     }
 
     /// Reports what is ready, each in its turn; says how many.
@@ -217,11 +255,12 @@ impl Watches {
             let Some(watch) = self.all.get_mut(id) else { continue };
             let events = watch.look();
             if events != 0 {
-                *place = epoll_event { events, u64: watch.interest.data };
+                let Some(interest) = &mut watch.interest else { continue };
+                *place = epoll_event { events, u64: interest.data };
                 found += 1;
                 watch.idle = 0;
-                if watch.interest.is_once() {
-                    watch.interest.fire();
+                if interest.is_once() {
+                    interest.fire();
                 }
             } else {
                 watch.idle += 1;

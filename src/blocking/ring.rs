@@ -70,6 +70,8 @@ pub(crate) struct Ring {
     pollers: Pollers,
     /// The peer's end of the doorbell has gone: nobody will ring any more, and `poll` would say so for ever.
     hung_up: AtomicBool,
+    /// Somebody else will say when the doorbell hangs up.
+    watched: AtomicBool,
     /// Told when rings were taken out of the doorbell that others may wait for.
     cleared: OnceLock<Told>,
     /// When a writer last looked for that, in nanoseconds of the coarse clock.
@@ -87,6 +89,7 @@ impl hybrid::Ring for Ring {
             spinners: Spinners::new(*how),
             pollers: Pollers::default(),
             hung_up: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             cleared: OnceLock::new(),
             looked: AtomicI64::new(0),
         })
@@ -103,6 +106,9 @@ impl hybrid::Ring for Ring {
     /// Looking costs a system call, reading the coarse clock next to nothing: one look in each of its ticks (some
     /// milliseconds).
     fn has_peer_left(&self) -> bool {
+        if self.watched.load(Ordering::Relaxed) {
+            return self.has_hung_up();
+        }
         let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::MonotonicCoarse);
         let now = tv_sec.wrapping_mul(1_000_000_000).wrapping_add(tv_nsec);
         if self.looked.load(Ordering::Relaxed) != now {
@@ -116,6 +122,16 @@ impl hybrid::Ring for Ring {
 }
 
 impl Ring {
+    /// Somebody else watches the doorbell, and will say when it hangs up.
+    pub(crate) fn is_watched(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// The doorbell has hung up.
+    pub(crate) fn hangs_up(&self) {
+        self.hung_up.store(true, Ordering::Release);
+    }
+
     /// Has somebody told whenever rings are taken out of the doorbell by those who wait here.
     pub(crate) fn on_clear(&self, told: impl Fn() + Send + Sync + 'static) {
         let _ = self.cleared.set(Told(Box::new(told)));

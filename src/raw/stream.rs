@@ -284,6 +284,21 @@ impl RawStream {
         self.connection().map(|connection| connection.interrupt().as_fd())
     }
 
+    /// Whoever waits for the doorbell by its edges will tell of its end ([`RawStream::bell_is_gone`]); it need not be
+    /// looked for now and then.
+    pub fn is_watched(&self) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.is_watched();
+        }
+    }
+
+    /// The doorbell has hung up: the peer's process has gone, or let go of it.
+    pub fn bell_is_gone(&self) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.hangs_up();
+        }
+    }
+
     /// Two words that the peer changes with all that it does. Reading them costs nothing; they mean nothing by themselves.
     #[inline]
     pub fn news(&self) -> (u64, u64) {
