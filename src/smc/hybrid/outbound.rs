@@ -8,10 +8,13 @@ use std::{
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
-    smc::connection::{Connection, Progress},
+    smc::{
+        connection::{Connection, Progress},
+        words::{join, split, truth},
+    },
 };
 
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Outbound {
     on_ring: bool,
     /// Bytes that were given to TCP.
@@ -31,6 +34,18 @@ impl Outbound {
 
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
+    }
+
+    /// All of it, for a snapshot.
+    pub(super) fn to_words(self) -> [u64; 2] {
+        [join(u32::from(self.on_ring), u32::from(self.stays)), self.given]
+    }
+
+    /// `None` if no connection can be so.
+    pub(super) fn from_words([flags, given]: [u64; 2]) -> Option<Self> {
+        let (on_ring, stays) = split(flags);
+        let truth = |number| truth(u8::try_from(number).ok()?);
+        Some(Self { on_ring: truth(on_ring)?, given, stays: truth(stays)? })
     }
 }
 
@@ -82,8 +97,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// Switches to the ring if the peer reads it and there is something to write. Once said, there is no way back.
     fn switch(&self, outbound: &mut Outbound, bufs: &[IoSlice<'_>]) -> bool {
         let Some(connection) = self.ring.get().map(R::connection) else { return false };
-        let is_wanted =
-            !outbound.stays && connection.is_peer_reading() && bufs.iter().any(|buf| !buf.is_empty());
+        let is_wanted = !outbound.stays
+            && !self.is_shared()
+            && connection.is_peer_reading()
+            && bufs.iter().any(|buf| !buf.is_empty());
         if !is_wanted || !self.is_all_counted(outbound) {
             return false;
         }
