@@ -3,6 +3,8 @@
 //! Nothing here waits. [`Connection::try_read`] and [`Connection::try_write`] do what can be done now; front ends
 //! arm the interrupt, look again, and sleep.
 
+mod state;
+
 use std::{
     io::IoSlice,
     sync::{
@@ -12,6 +14,8 @@ use std::{
 };
 
 use bytes::BufMut;
+
+pub(crate) use state::{ConnectionState, Held};
 
 use super::{
     ConnectionError, PeerMisbehaved,
@@ -84,6 +88,7 @@ pub(crate) struct Connection {
     close_as_abort: OnceLock<bool>,
     received: AtomicU64,
     sent: AtomicU64,
+    abandoned: AtomicBool,
 }
 
 /// What the peer has to know of the sender besides its cursor.
@@ -119,6 +124,7 @@ impl Connection {
             close_as_abort: OnceLock::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
         }
     }
 
