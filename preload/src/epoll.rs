@@ -50,6 +50,21 @@ const KERNEL_EVERY: u32 = 16;
 /// Most events that are taken from the shadow at a time.
 const BATCH: usize = 64;
 
+/// An instance was inherited by a fork that has the shadow of the parent in it.
+static INHERITED: AtomicBool = AtomicBool::new(false);
+
+/// Takes the events of an inherited shadow out of what the kernel has reported; says how many are left.
+pub(crate) fn without_inherited(out: &mut [epoll_event]) -> usize {
+    let mut kept = out.len();
+    if INHERITED.load(Ordering::Relaxed) {
+        while let Some(at) = out.iter().take(kept).position(|event| event.u64 == SHADOW) {
+            kept -= 1;
+            out.swap(at, kept);
+        }
+    }
+    kept
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Epoll {
@@ -254,6 +269,17 @@ impl Epoll {
         let mut state = self.state();
         state.kernel.remove(&fd);
         self.unwatch(&mut state, fd);
+    }
+
+    /// In the child of a fork: lets go of everything, and does nothing to the instance.
+    pub(crate) fn dissolve(&self) {
+        if self.shadow.get().is_some() {
+            INHERITED.store(true, Ordering::Relaxed);
+        }
+        // If another thread of the parent was in it, it stays as it is.
+        if let Ok(mut state) = self.state.try_lock() {
+            drop(std::mem::take(&mut *state));
+        }
     }
 
     /// Looks at a connection at the next call, and has those who sleep do so now.

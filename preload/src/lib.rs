@@ -9,6 +9,8 @@
 mod calls;
 mod epoll;
 mod errno;
+mod family;
+mod fork;
 mod iov;
 mod poll;
 mod process;

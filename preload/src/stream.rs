@@ -22,7 +22,13 @@ use smcd::{
     raw::{Patience, RawStream, Socket},
 };
 
-use crate::{epoll::Epoll, iov::Room, settings, signals};
+use crate::{
+    epoll::Epoll,
+    family::{self, Member, Slot, SlotBaton},
+    fork,
+    iov::Room,
+    settings, signals,
+};
 
 /// Bytes that are read at a time when they are only to be thrown away.
 const SCRATCH: usize = 64 * 1024;
@@ -41,7 +47,9 @@ pub(crate) enum Way {
 /// A connection of the program.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) raw: RawStream,
+    pub(crate) raw: Arc<RawStream>,
+    /// What processes have in common that have this connection.
+    slot: Mutex<Option<&'static Slot>>,
     /// Descriptors of the program that are this socket.
     numbers: Mutex<Vec<c_int>>,
     /// Epoll instances that watch it, and the descriptor that they know it by.
@@ -67,11 +75,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Stream {
     /// A socket that has just been connected, or accepted, or is about to be.
     pub(crate) fn new(fd: c_int) -> Arc<Self> {
+        fork::watch();
         // SAFETY: the number is one of those in `numbers`, which is told when the program closes one.
         let socket = unsafe { Socket::new(fd) };
-        Arc::new(Self {
-            raw: RawStream::new(socket, settings::config()),
-            numbers: Mutex::new(vec![fd]),
+        Arc::new(Self::beside(RawStream::new(socket, settings::config()).into(), vec![fd], None))
+    }
+
+    fn beside(raw: Arc<RawStream>, numbers: Vec<c_int>, slot: Option<&'static Slot>) -> Self {
+        Self {
+            raw,
+            slot: Mutex::new(slot),
+            numbers: Mutex::new(numbers),
             watchers: Mutex::default(),
             nonblocking: AtomicBool::new(false),
             receive_limit: AtomicU64::new(0),
@@ -80,7 +94,49 @@ impl Stream {
             ends: AtomicU16::new(0),
             is_bell_gone: AtomicBool::new(false),
             full: AtomicBool::new(false),
-        })
+        }
+    }
+
+    /// A child is about to be made, and will have the socket too. Without a child that could take turns, bytes that are
+    /// on rings are not for it.
+    pub(crate) fn share_with(&self, child: Option<Member>) {
+        if self.raw.stays() {
+            return;
+        }
+        let mut slot = lock(&self.slot);
+        let is_new = slot.is_none();
+        let Some(known) = slot.or_else(family::new_slot) else { return };
+        *slot = Some(known);
+        if let Some(child) = child {
+            known.add_holder(child);
+        }
+        if is_new {
+            // Whoever comes from now on takes turns; whoever is at it is waited for.
+            self.raw.share(Box::new(SlotBaton(known)));
+            drop(self.raw.hold());
+            known.begin(&self.raw.snapshot());
+        } else {
+            self.raw.share_again();
+        }
+    }
+
+    /// In a child: the same connection, of which nothing is used that a thread of the parent may have locked.
+    pub(crate) fn inherited(&self, numbers: &[c_int]) -> Arc<Self> {
+        // No thread of the parent had it for longer than to read it, and it was not written to since.
+        let slot = self.slot.try_lock().ok().and_then(|slot| *slot);
+        let own = Self::beside(self.raw.clone(), numbers.to_vec(), slot);
+        if own.raw.has_rings() {
+            own.load_options();
+        }
+        Arc::new(own)
+    }
+
+    /// Looks whether other processes still have the connection. If not, it is as any other again.
+    fn look_for_others(&self) {
+        let slot = *lock(&self.slot);
+        if slot.is_some_and(Slot::is_ours_alone) {
+            let _ = self.raw.unshare();
+        }
     }
 
     /// Another descriptor of the program is this socket.
@@ -106,8 +162,23 @@ impl Stream {
                 unsafe { self.raw.socket().renumber(*first) };
                 false
             }
-            None => true,
+            None => {
+                self.close();
+                true
+            }
         }
+    }
+
+    /// The program has closed the connection.
+    fn close(&self) {
+        let slot = lock(&self.slot).take();
+        let Some(slot) = slot.filter(|_| self.raw.is_shared()) else { return };
+        if slot.is_ours_alone() {
+            let _ = self.raw.unshare();
+        } else {
+            self.raw.abandon();
+        }
+        slot.leave();
     }
 
     /// An epoll instance watches the socket under this number.
@@ -185,6 +256,9 @@ impl Stream {
         if self.raw.stays() {
             return Way::Kernel;
         }
+        if self.raw.is_shared() {
+            self.look_for_others();
+        }
         if !self.raw.has_rings() {
             self.step();
             if !self.raw.has_rings() && self.raw.begin_read() {
@@ -206,6 +280,9 @@ impl Stream {
     pub(crate) fn way_out(&self) -> Way {
         if self.raw.stays() {
             return Way::Kernel;
+        }
+        if self.raw.is_shared() {
+            self.look_for_others();
         }
         if !self.raw.has_rings() && self.raw.begin_write() {
             return Way::Counted;

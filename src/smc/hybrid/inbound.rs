@@ -135,6 +135,10 @@ impl Inbound {
         self.from == From::Ring
     }
 
+    pub(super) fn recount(&mut self, taken: u64) {
+        self.taken = taken;
+    }
+
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
     }
@@ -248,7 +252,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     ///
     /// To be followed by [`Hybrid::end_read`].
     pub(crate) fn begin_read(&self) -> bool {
-        if self.reads_ring() {
+        if self.is_reading_ring() {
             return false;
         }
         // Held until it is counted: who switches looks at the count.
@@ -286,11 +290,24 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let in_tcp =
             || ioctl_fionread(self.tcp.socket()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let Some(connection) = self.ring.get().map(R::connection) else { return in_tcp() };
+        let Ok(_turn) = self.turn() else { return 0 };
         let in_ring = connection.unread().unwrap_or(0) as usize;
         match lock(&self.inbound).from {
             From::Tcp | From::Either => in_tcp(),
             From::TcpUntil(_) => in_tcp() + in_ring,
             From::Ring => in_ring,
+        }
+    }
+
+    /// The peer's urgent byte, if there is one in the ring.
+    ///
+    /// # Errors
+    /// If the peer broke the protocol.
+    pub(crate) fn try_read_urgent(&self) -> io::Result<Option<u8>> {
+        let _turn = self.turn()?;
+        match self.ring.get().filter(|_| self.is_reading_ring()) {
+            Some(ring) => Ok(ring.connection().try_read_urgent()?),
+            None => Ok(None),
         }
     }
 
@@ -305,7 +322,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         if !dst.has_remaining_mut() {
             return Ok(Progress::Done(0));
         }
-        if self.reads_ring() {
+        let _turn = self.turn()?;
+        if self.is_reading_ring() {
             return self.read_ring(how, dst);
         }
         let mut inbound = lock(&self.inbound);

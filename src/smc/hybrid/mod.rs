@@ -31,6 +31,8 @@ use std::{
     },
 };
 
+pub use snapshot::{Baton, Left};
+pub(crate) use snapshot::{Held, Snapshot};
 pub(crate) use tcp::{Counts, Tcp, receive, send};
 
 use self::{inbound::Inbound, outbound::Outbound};
@@ -111,6 +113,8 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     reads_in_flight: AtomicU32,
     /// Calls of the application's own that write to the TCP socket.
     writes_in_flight: AtomicU32,
+    /// How processes that share the connection take turns.
+    baton: OnceLock<Box<dyn Baton>>,
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
 }
@@ -142,6 +146,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             reads_ring: AtomicBool::new(false),
             writes_ring: AtomicBool::new(false),
             shared: AtomicBool::new(false),
+            baton: OnceLock::new(),
             reads_in_flight: AtomicU32::new(0),
             writes_in_flight: AtomicU32::new(0),
             inbound: Mutex::new(Inbound::new(counts.taken)),
@@ -182,25 +187,35 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// True once writing goes by the ring.
+    /// True once writing goes by the ring, and nobody else has the connection: then the ring can be written to directly.
     pub(crate) fn writes_ring(&self) -> bool {
+        self.writes_ring.load(Ordering::Acquire) && !self.is_shared()
+    }
+
+    /// True once reading goes by the ring alone, and nobody else has the connection: then the ring can be read directly.
+    pub(crate) fn reads_ring(&self) -> bool {
+        self.reads_ring.load(Ordering::Acquire) && !self.is_shared()
+    }
+
+    /// As [`Hybrid::writes_ring`], whoever else has the connection.
+    pub(crate) fn is_writing_ring(&self) -> bool {
         self.writes_ring.load(Ordering::Acquire)
     }
 
-    /// True once reading goes by the ring alone.
-    pub(crate) fn reads_ring(&self) -> bool {
+    /// As [`Hybrid::reads_ring`], whoever else has the connection.
+    pub(crate) fn is_reading_ring(&self) -> bool {
         self.reads_ring.load(Ordering::Acquire)
     }
 
     /// True if what is to be read may come by the ring.
     pub(crate) fn watches_ring(&self) -> bool {
-        self.reads_ring() || lock(&self.inbound).watches_ring()
+        self.is_reading_ring() || lock(&self.inbound).watches_ring()
     }
 
     /// How the bytes travel: by SMC-D as soon as one direction has been switched.
     pub(crate) fn transport(&self) -> Transport {
         match self.ring.get() {
-            Some(ring) if self.reads_ring() || self.writes_ring() => ring.transport(),
+            Some(ring) if self.is_reading_ring() || self.is_writing_ring() => ring.transport(),
             _ => Transport::Tcp(*lock(&self.reason)),
         }
     }
@@ -235,7 +250,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
-    fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Acquire)
     }
 

@@ -32,6 +32,10 @@ impl Outbound {
         self.on_ring
     }
 
+    pub(super) fn recount(&mut self, given: u64) {
+        self.given = given;
+    }
+
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
     }
@@ -55,7 +59,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// # Errors
     /// As for TCP.
     pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<Progress> {
-        if self.writes_ring() {
+        let _turn = self.turn()?;
+        if self.is_writing_ring() {
             return self.write_ring(bufs);
         }
         loop {
@@ -141,6 +146,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         byte: u8,
         by_tcp: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Progress> {
+        let _turn = self.turn()?;
         let mut outbound = lock(&self.outbound);
         if outbound.on_ring {
             drop(outbound);
@@ -156,7 +162,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     ///
     /// To be followed by [`Hybrid::end_write`].
     pub(crate) fn begin_write(&self) -> bool {
-        if self.writes_ring() {
+        if self.is_writing_ring() {
             return false;
         }
         let outbound = lock(&self.outbound);
@@ -179,10 +185,17 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
 
     /// True if something can be written, or an attempt would fail.
     pub(crate) fn is_writable(&self) -> bool {
+        let Ok(_turn) = self.turn() else { return true };
         match self.ring.get() {
-            Some(ring) if self.writes_ring() => ring.connection().is_writable(),
+            Some(ring) if self.is_writing_ring() => ring.connection().is_writable(),
             _ => self.tcp.is_writable(),
         }
+    }
+
+    /// For how many bytes there is room in the ring; `None` if writing goes by TCP.
+    pub(crate) fn room(&self) -> Option<usize> {
+        let _turn = self.turn().ok()?;
+        self.ring.get().filter(|_| self.is_writing_ring()).map(|ring| ring.connection().room())
     }
 
     /// The application will write nothing more. What it wrote before reaches the peer. Shutting down the TCP connection
@@ -191,6 +204,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// # Errors
     /// If the device fails.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        let _turn = self.turn()?;
         let mut outbound = lock(&self.outbound);
         outbound.stays = true;
         match self.ring.get() {
