@@ -104,19 +104,16 @@ impl Stream {
             return;
         }
         let mut slot = lock(&self.slot);
-        let is_new = slot.is_none();
         let Some(known) = slot.or_else(family::new_slot) else { return };
         *slot = Some(known);
         if let Some(child) = child {
             known.add_holder(child);
         }
-        if is_new {
+        if !self.raw.is_shared() {
             // Whoever comes from now on takes turns; whoever is at it is waited for.
             self.raw.share(Box::new(SlotBaton(known)));
             drop(self.raw.hold());
             known.begin(&self.raw.snapshot());
-        } else {
-            self.raw.share_again();
         }
     }
 

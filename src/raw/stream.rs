@@ -94,11 +94,6 @@ impl RawStream {
         self.waits.hybrid.share(baton);
     }
 
-    /// As [`RawStream::share`] once more, with the same baton.
-    pub fn share_again(&self) {
-        self.waits.hybrid.set_shared(true);
-    }
-
     /// True if other processes have the stream.
     #[inline]
     pub fn is_shared(&self) -> bool {

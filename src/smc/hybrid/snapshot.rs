@@ -238,7 +238,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         Ok(Some(turn))
     }
 
-    /// Other processes are about to have the connection; with this they take turns.
+    /// Other processes are about to have the connection; with this they take turns. It is the same at each time.
     pub(crate) fn share(&self, baton: Box<dyn Baton>) {
         let _ = self.baton.set(baton);
         self.set_shared(true);
