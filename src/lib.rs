@@ -23,7 +23,7 @@ mod sync;
 pub mod tcp_fallback;
 mod unix;
 
-pub use smc::{BusyPoll, Handshake, SmcConfig, Stack, Transport};
+pub use smc::{BusyPoll, DebugOutput, Handshake, InvalidSetting, SmcConfig, Stack, Transport};
 #[cfg(feature = "tokio")]
 pub use smc::{
     SmcListener, SmcSocket, SmcStream,

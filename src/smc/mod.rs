@@ -56,7 +56,7 @@ mod transport;
 #[cfg(feature = "tokio")]
 mod watched;
 
-pub use config::{DEFAULT_RECEIVE_BUFFER, Handshake, SmcConfig};
+pub use config::{DEFAULT_RECEIVE_BUFFER, DebugOutput, Handshake, InvalidSetting, SmcConfig};
 pub use connection::ByteCounts;
 pub use error::ConnectionError;
 #[cfg(feature = "tokio")]
