@@ -8,7 +8,7 @@
 //! - [`blocking`] has the same for `std::net`, without a runtime.
 //! - `adapters` fits them into axum, hyper and tonic.
 //! - [`dibs`] is the layer of devices that share memory, [`clc`] the handshake, [`smc`] the connection,
-//!   [`tcp_fallback`] the TCP connection below.
+//!   [`tcp_fallback`] the TCP connection below. [`observe`] shows the connections of all processes of a user.
 
 #![deny(unsafe_code)]
 
@@ -18,6 +18,7 @@ pub mod blocking;
 pub mod clc;
 pub mod dibs;
 mod fault;
+pub mod observe;
 pub mod smc;
 mod sync;
 pub mod tcp_fallback;

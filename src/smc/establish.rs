@@ -87,7 +87,7 @@ pub(crate) fn tcp_first(tcp: TcpStream, config: &Arc<SmcConfig>) -> SmcStream {
     if config.promotes() {
         SmcStream::promoted(tcp, config.clone())
     } else {
-        SmcStream::tcp(tcp, FallbackReason::Disabled)
+        SmcStream::tcp_with(tcp, FallbackReason::Disabled, config.clone())
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::BufMut;
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
+    observe::Direction,
     smc::{
         ConnectionError,
         connection::{Connection, Progress},
@@ -201,7 +202,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             };
             match (got, inbound.from) {
                 (Got::Bytes(n), _) => {
-                    if how == How::Take && self.note(n).is_multiple_of(LOOK_EVERY) {
+                    if how == How::Take && self.note(Direction::In, n).is_multiple_of(LOOK_EVERY) {
                         drop(inbound);
                         self.step();
                     }
@@ -251,6 +252,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
             }
             fault!("switch-found");
+            connection.meter().discount(Direction::In, PREAMBLE);
             inbound.from = From::TcpUntil(offset);
         }
         if inbound.from == From::TcpUntil(inbound.taken) {

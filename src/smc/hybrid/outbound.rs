@@ -8,6 +8,7 @@ use std::{
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
+    observe::Direction,
     smc::connection::{Connection, Progress},
 };
 
@@ -52,9 +53,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             match self.tcp.send(bufs) {
                 Ok(n) => {
                     outbound.given += n as u64;
+                    if n > 0 {
+                        self.note(Direction::Out, n);
+                    }
                     drop(outbound);
                     if n > 0 {
-                        self.note(n);
                         self.step();
                     }
                     return Ok(Progress::Done(n));
@@ -92,6 +95,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             return false;
         }
         fault!("switch-said");
+        connection.meter().discount(Direction::Out, PREAMBLE);
         outbound.on_ring = true;
         self.writes_ring.store(true, Ordering::Release);
         // Nothing will follow by TCP that what it holds back could wait for.

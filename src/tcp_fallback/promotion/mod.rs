@@ -13,4 +13,4 @@ mod rendezvous;
 
 pub(crate) use channel::{Channel, Look, Packet};
 pub use policy::Promotion;
-pub(crate) use rendezvous::{Meeting, Proof, Rendezvous, Waiting};
+pub(crate) use rendezvous::{Meeting, Proof, Rendezvous, Waiting, is_peer_here};
