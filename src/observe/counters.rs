@@ -58,7 +58,7 @@ pub struct Flow {
     pub tcp: ByWay,
     /// How often the peer had to be woken: for each a system call.
     pub wakeups: u64,
-    /// Calls by the size of what they carried. Of connections with a record only.
+    /// Calls by the size of what they carried.
     pub sizes: Sizes,
 }
 

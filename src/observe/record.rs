@@ -150,10 +150,10 @@ impl Record {
     }
 
     /// Takes over what was counted before there was a record.
-    pub(super) fn carry_over(&self, direction: Direction, bytes: u64, calls: u64) {
-        let base = field::FLOWS[direction as usize];
-        self.words[base + flow::TCP_BYTES].store(bytes, Ordering::Relaxed);
-        self.words[base + flow::TCP_CALLS].store(calls, Ordering::Relaxed);
+    pub(super) fn carry_over(&self, direction: Direction, at: usize, n: u64) {
+        if let Some(word) = self.words.get(field::FLOWS[direction as usize] + at) {
+            word.store(n, Ordering::Relaxed);
+        }
     }
 
     /// Counts a message by TCP. One thread at a time counts a direction.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    counters::{CLASSES, class_of},
     layout::{Direction, TRACE, flow, total},
     reason::number_of,
     record::Record,
@@ -21,45 +22,76 @@ use crate::{dibs::Gid, tcp_fallback::FallbackReason};
 /// what others are to know of it.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    bytes: [AtomicU64; 2],
-    calls: [AtomicU32; 2],
+    flows: [ByTcp; 2],
     /// It was counted what has become of the connection.
     settled: AtomicBool,
     /// `None` inside if it could not be had.
     record: OnceLock<Option<Arc<Record>>>,
 }
 
+/// What went one way by TCP.
+#[derive(Debug, Default)]
+struct ByTcp {
+    bytes: AtomicU64,
+    calls: AtomicU32,
+    /// Calls by size, as long as there is no record.
+    sizes: [AtomicU32; CLASSES],
+}
+
+impl ByTcp {
+    /// Hands out what is not zero, by its place among the counters of a direction.
+    fn counted(&self, mut take: impl FnMut(usize, u64)) {
+        let calls = u64::from(self.calls.load(Ordering::Relaxed));
+        if calls == 0 {
+            return;
+        }
+        take(flow::TCP_BYTES, self.bytes.load(Ordering::Relaxed));
+        take(flow::TCP_CALLS, calls);
+        for (class, calls) in self.sizes.iter().enumerate() {
+            match calls.load(Ordering::Relaxed) {
+                0 => {}
+                calls => take(flow::SIZES + class, calls.into()),
+            }
+        }
+    }
+}
+
+/// Adds to a word that nobody else writes.
+fn bump(word: &AtomicU32) {
+    word.store(word.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
+}
+
 impl Tally {
     /// Another connection has begun.
     pub(crate) fn new() -> Self {
         Generation::current().add(total::SEEN, 1);
-        let (bytes, calls) = Default::default();
-        Self { bytes, calls, settled: AtomicBool::new(false), record: OnceLock::new() }
+        Self { flows: Default::default(), settled: AtomicBool::new(false), record: OnceLock::new() }
     }
 
     /// Counts a call that has read or written something by TCP, and says how many there were before. One thread at a
     /// time counts a direction.
     pub(crate) fn count(&self, direction: Direction, bytes: usize) -> u32 {
         let before = self.calls();
-        let (sum, calls) = (&self.bytes[direction as usize], &self.calls[direction as usize]);
-        sum.store(sum.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
-        calls.store(calls.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
-        if let Some(record) = self.record() {
-            record.count_tcp(direction, bytes as u64);
+        let (flow, bytes) = (&self.flows[direction as usize], bytes as u64);
+        flow.bytes.store(flow.bytes.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
+        bump(&flow.calls);
+        match self.record() {
+            Some(record) => record.count_tcp(direction, bytes),
+            None => bump(&flow.sizes[class_of(bytes)]),
         }
         before
     }
 
     /// Bytes by TCP, both ways together.
     pub(crate) fn bytes(&self) -> u64 {
-        let [received, sent] = &self.bytes;
-        received.load(Ordering::Relaxed).saturating_add(sent.load(Ordering::Relaxed))
+        let [received, sent] = &self.flows;
+        received.bytes.load(Ordering::Relaxed).saturating_add(sent.bytes.load(Ordering::Relaxed))
     }
 
     /// Calls that carried them.
     pub(crate) fn calls(&self) -> u32 {
-        let [received, sent] = &self.calls;
-        received.load(Ordering::Relaxed).saturating_add(sent.load(Ordering::Relaxed))
+        let [received, sent] = &self.flows;
+        received.calls.load(Ordering::Relaxed).saturating_add(sent.calls.load(Ordering::Relaxed))
     }
 
     /// Both ends have agreed on SMC-D, by these devices (ours first), with rings of these sizes (that from which we read
@@ -104,9 +136,7 @@ impl Tally {
         let make = || {
             let record = Record::open(socket)?;
             for direction in [Direction::In, Direction::Out] {
-                let bytes = self.bytes[direction as usize].load(Ordering::Relaxed);
-                let calls = self.calls[direction as usize].load(Ordering::Relaxed);
-                record.carry_over(direction, bytes, calls.into());
+                self.flows[direction as usize].counted(|at, n| record.carry_over(direction, at, n));
             }
             Some(record)
         };
@@ -121,12 +151,8 @@ impl Drop for Tally {
         if let Some(record) = self.record() {
             return record.close();
         }
-        for ((bytes, calls), flow) in self.bytes.iter().zip(&self.calls).zip(total::FLOWS) {
-            let calls = u64::from(calls.load(Ordering::Relaxed));
-            if calls > 0 {
-                generation.add(flow + flow::TCP_BYTES, bytes.load(Ordering::Relaxed));
-                generation.add(flow + flow::TCP_CALLS, calls);
-            }
+        for (flow, base) in self.flows.iter().zip(total::FLOWS) {
+            flow.counted(|at, n| generation.add(base + at, n));
         }
     }
 }
