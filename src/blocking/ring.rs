@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What an attempt looks at.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Look<'a> {
+pub(crate) enum Look<'a> {
     /// The ring, which takes no system call, but does not tell that the TCP connection has ended.
     Ring(&'a Connection),
     /// All that there is.
@@ -49,11 +49,11 @@ pub(super) enum Look<'a> {
 }
 
 /// Something to be tried until it gets on.
-pub(super) type Attempt<'a> = dyn FnMut(Look<'_>) -> io::Result<Progress> + 'a;
+pub(crate) type Attempt<'a> = dyn FnMut(Look<'_>) -> io::Result<Progress> + 'a;
 
 /// A pair of rings. Closed on drop.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     /// Before what gives the buffers back, which has to find nobody else holding the connection.
     connection: Arc<Connection>,
     established: Established,

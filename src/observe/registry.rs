@@ -2,7 +2,7 @@
 
 use std::{
     env, io,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
     process,
     sync::{
         Mutex, OnceLock,
@@ -21,7 +21,10 @@ use super::{
         RECORD_WORDS, RECORDS, RECORDS_AT, STARTED, TOTALS, TOTALS_LEN,
     },
 };
-use crate::dibs::{DeviceError, Memory};
+use crate::{
+    dibs::{DeviceError, Memory},
+    unix::Kept,
+};
 
 /// The words of a record.
 pub(super) type Words = [AtomicU64; RECORD_WORDS];
@@ -120,11 +123,11 @@ pub(super) struct Registry {
 
 /// The descriptor by which others find the memory, and what it is a descriptor of.
 struct Held {
-    fd: OwnedFd,
+    fd: Kept,
     identity: (u64, u64),
 }
 
-fn identity(fd: &OwnedFd) -> io::Result<(u64, u64)> {
+fn identity(fd: impl AsFd) -> io::Result<(u64, u64)> {
     let stat = fstat(fd)?;
     Ok((stat.st_dev, stat.st_ino))
 }
@@ -144,7 +147,7 @@ impl Registry {
             collector::push(&name, &fd);
         }
         let identity = identity(&fd)?;
-        let held = Mutex::new(Some(Held { fd, identity }));
+        let held = Mutex::new(Some(Held { fd: Kept::new(fd), identity }));
         Ok(Self { memory, free: FreeList::new(RECORDS as u32), held })
     }
 
@@ -205,7 +208,7 @@ impl Registry {
         let Some(held) = self.held.try_lock().ok().and_then(|mut held| held.take()) else { return };
         if identity(&held.fd).ok() != Some(held.identity) {
             // The program has closed it, and opened something of its own in its place.
-            let _ = std::os::fd::IntoRawFd::into_raw_fd(held.fd);
+            std::mem::forget(held.fd);
         }
     }
 }

@@ -40,7 +40,7 @@ mod sender;
 mod smcd;
 #[cfg(feature = "tokio")]
 mod socket;
-mod spin;
+pub(crate) mod spin;
 #[cfg(feature = "tokio")]
 pub mod split;
 #[cfg(feature = "tokio")]

@@ -2,7 +2,9 @@
 
 pub(crate) mod closer;
 mod handed;
+pub(crate) mod kept;
 pub(crate) mod packet;
 pub(crate) mod sockopt;
 
 pub(crate) use handed::Handed;
+pub(crate) use kept::Kept;

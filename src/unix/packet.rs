@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 
-use super::{Handed, closer};
+use super::{Handed, Kept, closer};
 
 /// Most descriptors that one packet of ours carries.
 pub(crate) const MAX_FDS: usize = 2;
@@ -36,7 +36,7 @@ pub(crate) enum Received {
 ///
 /// To close it is to close the descriptors in packets that nobody has taken. So these are taken before.
 #[derive(Debug)]
-pub(crate) struct PacketSocket(OwnedFd);
+pub(crate) struct PacketSocket(Kept);
 
 impl PacketSocket {
     /// A new socket.
@@ -47,12 +47,14 @@ impl PacketSocket {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )
-        .map(Self)
+        .map(|socket| Self(Kept::new(socket)))
     }
 
     /// The next connection that somebody opened to this listener, if there is one.
     pub(crate) fn accept(&self) -> Option<Self> {
-        accept_with(self, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok().map(Self)
+        accept_with(self, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+            .ok()
+            .map(|socket| Self(Kept::new(socket)))
     }
 
     /// True if there is a packet, be it empty. Only where nothing more can come.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::BufMut;
+use rustix::io::ioctl_fionread;
 
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
@@ -57,11 +58,13 @@ pub(super) struct Inbound {
     end: Option<End>,
     /// Never to be switched.
     stays: bool,
+    /// Calls of the application's own that read from the TCP socket, or wait for it alone.
+    in_flight: u32,
 }
 
 impl Inbound {
     pub(super) fn new(taken: u64) -> Self {
-        Self { from: From::Tcp, taken, end: None, stays: false }
+        Self { from: From::Tcp, taken, end: None, stays: false, in_flight: 0 }
     }
 
     pub(super) fn watches_ring(&self) -> bool {
@@ -157,6 +160,29 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.read(How::Peek, dst)
     }
 
+    /// The application is about to read from the TCP socket itself, or to wait for it alone. As long as it does, the
+    /// direction is not switched. False if what is to be read may come by the ring: then nobody must do so.
+    ///
+    /// To be followed by [`Hybrid::end_read`].
+    pub(crate) fn begin_read(&self) -> bool {
+        if self.reads_ring() {
+            return false;
+        }
+        let mut inbound = lock(&self.inbound);
+        let is_allowed = !inbound.watches_ring();
+        inbound.in_flight += u32::from(is_allowed);
+        is_allowed
+    }
+
+    /// The application has read so many bytes from the TCP socket itself. True if it is time to look at the promotion.
+    pub(crate) fn end_read(&self, bytes: usize) -> bool {
+        let mut inbound = lock(&self.inbound);
+        inbound.in_flight -= 1;
+        inbound.taken += bytes as u64;
+        // Under the lock: others may be at it too.
+        bytes > 0 && self.note(Direction::In, bytes).is_multiple_of(LOOK_EVERY)
+    }
+
     /// True if there is something to read, the end included. An error remains to be reported.
     pub(crate) fn is_readable(&self) -> bool {
         match self.try_peek(&mut &mut [0; 1][..]) {
@@ -166,6 +192,19 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 self.put_back(error);
                 true
             }
+        }
+    }
+
+    /// Bytes that can be read now.
+    pub(crate) fn unread(&self) -> usize {
+        let in_tcp =
+            || ioctl_fionread(self.tcp.socket()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let Some(connection) = self.ring.get().map(R::connection) else { return in_tcp() };
+        let in_ring = connection.unread().unwrap_or(0) as usize;
+        match lock(&self.inbound).from {
+            From::Tcp | From::Either => in_tcp(),
+            From::TcpUntil(_) => in_tcp() + in_ring,
+            From::Ring => in_ring,
         }
     }
 
@@ -230,7 +269,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// Moves on as far as can be told now.
     fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
         let Some(connection) = self.ring.get().map(R::connection) else { return Ok(()) };
-        if inbound.from == From::Tcp && !inbound.stays && inbound.end.is_none() {
+        if inbound.from == From::Tcp && !inbound.stays && inbound.end.is_none() && inbound.in_flight == 0 {
             match self.tcp.taken() {
                 Ok(taken) if taken == inbound.taken => {
                     connection.announce_reading()?;

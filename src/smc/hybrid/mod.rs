@@ -140,6 +140,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
+    /// True if nothing will come of a promotion, and nobody wants to know more of the connection.
+    pub(crate) fn stays(&self) -> bool {
+        self.phase() == Phase::Staying && !self.config.observe
+    }
+
     /// The TCP connection below.
     pub(crate) fn tcp(&self) -> &T {
         &self.tcp

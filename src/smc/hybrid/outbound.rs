@@ -19,11 +19,13 @@ pub(super) struct Outbound {
     given: u64,
     /// Never to be switched.
     stays: bool,
+    /// Calls of the application's own that write to the TCP socket.
+    in_flight: u32,
 }
 
 impl Outbound {
     pub(super) fn new(given: u64) -> Self {
-        Self { on_ring: false, given, stays: false }
+        Self { on_ring: false, given, stays: false, in_flight: 0 }
     }
 
     pub(super) fn is_on_ring(&self) -> bool {
@@ -85,8 +87,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// Switches to the ring if the peer reads it and there is something to write. Once said, there is no way back.
     fn switch(&self, outbound: &mut Outbound, bufs: &[IoSlice<'_>]) -> bool {
         let Some(connection) = self.ring.get().map(R::connection) else { return false };
-        let is_wanted =
-            !outbound.stays && connection.is_peer_reading() && bufs.iter().any(|buf| !buf.is_empty());
+        let is_wanted = !outbound.stays
+            && outbound.in_flight == 0
+            && connection.is_peer_reading()
+            && bufs.iter().any(|buf| !buf.is_empty());
         if !is_wanted || !self.is_all_counted(outbound) {
             return false;
         }
@@ -135,6 +139,30 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
         outbound.stays = true;
         by_tcp().map(|()| Progress::Done(1))
+    }
+
+    /// The application is about to write to the TCP socket itself. As long as it does, the direction is not switched.
+    /// False if it has been: then nobody must do so.
+    ///
+    /// To be followed by [`Hybrid::end_write`].
+    pub(crate) fn begin_write(&self) -> bool {
+        if self.writes_ring() {
+            return false;
+        }
+        let mut outbound = lock(&self.outbound);
+        outbound.in_flight += u32::from(!outbound.on_ring);
+        !outbound.on_ring
+    }
+
+    /// The application has written so many bytes to the TCP socket itself.
+    pub(crate) fn end_write(&self, bytes: usize) {
+        let mut outbound = lock(&self.outbound);
+        outbound.in_flight -= 1;
+        outbound.given += bytes as u64;
+        if bytes > 0 {
+            // Under the lock: others may be at it too.
+            self.note(Direction::Out, bytes);
+        }
     }
 
     /// True if something can be written, or an attempt would fail.
