@@ -92,6 +92,8 @@ fn what_a_connection_counted_is_added_up_when_it_ends() {
     assert_eq!(before.totals.sent.bytes(), MESSAGES * 1010);
     assert_eq!(after.totals.sent, before.totals.sent);
     assert_eq!(after.totals.received, before.totals.received);
+    assert_eq!(after.totals.eligible, before.totals.eligible);
+    assert_eq!(after.totals.well_suited.sent, after.totals.sent);
     assert!(after.connections.is_empty(), "{:?}", after.connections);
     // One that is over before it is due is counted, and no more than that.
     let (mut client, mut server) = pair(&SmcConfig::new());

@@ -39,7 +39,7 @@ pub(super) const TRACE: usize = 16;
 pub(super) const TRACE_HEAD: usize = 24;
 
 pub(super) const TOTALS: usize = 64;
-pub(super) const TOTALS_LEN: usize = 192;
+pub(super) const TOTALS_LEN: usize = 320;
 pub(super) const RECORDS_AT: usize = 512;
 pub(super) const RECORD_WORDS: usize = 64;
 pub(super) const RECORDS: usize = 16 * 1024;
@@ -109,8 +109,16 @@ pub(super) mod total {
     pub(crate) const HANDSHAKE_ERRORS: usize = 4;
     /// Counters of what came in, and of what went out, of connections that have ended.
     pub(crate) const FLOWS: [usize; 2] = [8, 32];
+    /// Connections that have ended with a record and whose peer was on this host.
+    pub(crate) const ELIGIBLE: usize = 5;
+    /// Those of them that carried enough to be worth it.
+    pub(crate) const SUITED: usize = 6;
     /// Connections that stay TCP, by the number of the reason.
     pub(crate) const FALLBACKS: usize = 64;
+    /// As FLOWS, of connections whose peer was on this host.
+    pub(crate) const ELIGIBLE_FLOWS: [usize; 2] = [160, 184];
+    /// As FLOWS, of those of them that carried enough to be worth it.
+    pub(crate) const SUITED_FLOWS: [usize; 2] = [208, 232];
 }
 
 /// Which way bytes go, as this end sees it.
@@ -124,5 +132,6 @@ pub(crate) enum Direction {
 
 const _: () = assert!(flow::SIZES + super::counters::CLASSES <= flow::LEN);
 const _: () = assert!(field::FLOWS[1] + flow::LEN <= RECORD_WORDS);
-const _: () = assert!(total::FALLBACKS + super::reason::NUMBERS <= TOTALS_LEN);
+const _: () = assert!(total::FALLBACKS + super::reason::NUMBERS <= total::ELIGIBLE_FLOWS[0]);
+const _: () = assert!(total::SUITED_FLOWS[1] + flow::LEN <= TOTALS_LEN);
 const _: () = assert!(TOTALS + TOTALS_LEN <= RECORDS_AT);

@@ -51,7 +51,7 @@ pub use process::{Process, processes};
 pub use reason::Reason;
 pub use snapshot::{Connection, Mode, Snapshot, State};
 pub use source::BadRegistry;
-pub use totals::{Fallback, Totals};
+pub use totals::{Fallback, Share, Totals};
 pub use tracer::{CdcEvent, Tracer};
 
 pub(crate) use layout::Direction;

@@ -18,12 +18,15 @@ use rustix::{
 };
 
 use super::{
-    counters::class_of,
+    counters::{Flow, class_of},
     layout::{Direction, RECORD_WORDS, field, flow, total},
     reason::number_of,
     registry::{Generation, Registry, Words},
 };
-use crate::{dibs::Gid, tcp_fallback::FallbackReason};
+use crate::{
+    dibs::Gid,
+    tcp_fallback::{FallbackReason, Promotion},
+};
 
 /// How far a connection is. The numbers are those of the registry, where zero means that it is TCP and not due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,12 +209,25 @@ impl Record {
 
     /// Adds what was counted to the totals.
     fn fold(&self) {
-        for (from, to) in field::FLOWS.into_iter().zip(total::FLOWS) {
-            for at in 0..flow::LEN {
-                match self.words[from + at].swap(0, Ordering::Relaxed) {
-                    0 => {}
-                    n => self.registry.add(to + at, n),
-                }
+        let status = Status::of_word(self.words[field::STATUS].load(Ordering::Relaxed));
+        let counted = field::FLOWS
+            .map(|from| (0..flow::LEN).map(|at| self.words[from + at].swap(0, Ordering::Relaxed)).collect());
+        self.add_to(total::FLOWS, &counted);
+        if status.eligible == Some(true) {
+            self.registry.add(total::ELIGIBLE, 1);
+            self.add_to(total::ELIGIBLE_FLOWS, &counted);
+            let [received, sent] = &counted;
+            if is_worth_it(&Flow::of_words(received), &Flow::of_words(sent)) {
+                self.registry.add(total::SUITED, 1);
+                self.add_to(total::SUITED_FLOWS, &counted);
+            }
+        }
+    }
+
+    fn add_to(&self, flows: [usize; 2], counted: &[Vec<u64>; 2]) {
+        for (base, counted) in flows.into_iter().zip(counted) {
+            for (at, n) in counted.iter().enumerate().filter(|(_, n)| **n > 0) {
+                self.registry.add(base + at, *n);
             }
         }
     }
@@ -236,6 +252,12 @@ impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Record({})", self.number)
     }
+}
+
+/// True if a connection has carried enough to be promoted by the default policy.
+pub(super) fn is_worth_it(received: &Flow, sent: &Flow) -> bool {
+    let calls = u32::try_from(received.calls().saturating_add(sent.calls())).unwrap_or(u32::MAX);
+    Promotion::default().is_due(received.bytes().saturating_add(sent.bytes()), calls)
 }
 
 /// Adds to a word that nobody else writes. Not as one step, which would cost as much as all else together.

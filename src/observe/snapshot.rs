@@ -12,7 +12,7 @@ use super::{
         field, flow,
     },
     reason::Reason,
-    record::Status,
+    record::{Status, is_worth_it},
     source::{BadRegistry, Source},
     totals::Totals,
 };
@@ -121,8 +121,7 @@ impl Snapshot {
         let mut totals = Totals::of_words(&totals);
         let connections = records(source)?;
         for connection in &connections {
-            totals.received += connection.received;
-            totals.sent += connection.sent;
+            totals.add_live(connection);
         }
         Ok(Self { started: time(source.word(STARTED)?), totals, connections })
     }
@@ -205,6 +204,13 @@ impl Connection {
             received,
             sent,
         })
+    }
+}
+
+impl Connection {
+    /// True if its peer is on this host and it has carried enough to be promoted by the default policy.
+    pub fn is_well_suited(&self) -> bool {
+        self.eligible == Some(true) && is_worth_it(&self.received, &self.sent)
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     counters::Flow,
     layout::{flow, total},
     reason::{NUMBERS, Reason},
+    snapshot::Connection,
 };
 
 /// How many connections stayed TCP for a reason.
@@ -14,6 +15,26 @@ pub struct Fallback {
     pub reason: Reason,
     /// How many.
     pub count: u64,
+}
+
+/// A part of the connections, and what they carried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Share {
+    /// How many.
+    pub connections: u64,
+    /// What came in.
+    pub received: Flow,
+    /// What went out.
+    pub sent: Flow,
+}
+
+impl Share {
+    fn add(&mut self, other: &Self) {
+        self.connections = self.connections.saturating_add(other.connections);
+        self.received += other.received;
+        self.sent += other.sent;
+    }
 }
 
 /// What a process has done so far, or several.
@@ -34,6 +55,10 @@ pub struct Totals {
     pub received: Flow,
     /// What went out, in the same way.
     pub sent: Flow,
+    /// Connections with a record whose peer is on this host: those that can be SMC-D.
+    pub eligible: Share,
+    /// Those of them that have carried enough to be promoted by the default policy.
+    pub well_suited: Share,
     /// Connections that stay TCP after they were due, by the reason.
     pub fallbacks: Vec<Fallback>,
 }
@@ -52,6 +77,10 @@ impl Totals {
         let failed = fallbacks.iter().filter(|fallback| fallback.reason.is_error());
         let failed = failed.fold(0u64, |sum, fallback| sum.saturating_add(fallback.count));
         let [received, sent] = total::FLOWS.map(flow);
+        let share = |connections: usize, flows: [usize; 2]| {
+            let [received, sent] = flows.map(flow);
+            Share { connections: word(connections), received, sent }
+        };
         Self {
             seen: word(total::SEEN),
             promoted: word(total::PROMOTED),
@@ -60,7 +89,23 @@ impl Totals {
             handshake_errors: word(total::HANDSHAKE_ERRORS).saturating_add(failed),
             received,
             sent,
+            eligible: share(total::ELIGIBLE, total::ELIGIBLE_FLOWS),
+            well_suited: share(total::SUITED, total::SUITED_FLOWS),
             fallbacks,
+        }
+    }
+
+    /// Adds what a connection has counted that lives.
+    pub(super) fn add_live(&mut self, connection: &Connection) {
+        let (received, sent) = (connection.received, connection.sent);
+        self.received += received;
+        self.sent += sent;
+        if connection.eligible == Some(true) {
+            let share = Share { connections: 1, received, sent };
+            self.eligible.add(&share);
+            if connection.is_well_suited() {
+                self.well_suited.add(&share);
+            }
         }
     }
 
@@ -74,6 +119,8 @@ impl Totals {
         add(&mut self.handshake_errors, other.handshake_errors);
         self.received += other.received;
         self.sent += other.sent;
+        self.eligible.add(&other.eligible);
+        self.well_suited.add(&other.well_suited);
         for fallback in &other.fallbacks {
             match self.fallbacks.iter_mut().find(|known| known.reason == fallback.reason) {
                 Some(known) => add(&mut known.count, fallback.count),
@@ -85,11 +132,11 @@ impl Totals {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::layout::TOTALS_LEN, *};
 
     #[test]
     fn sums_of_two_processes() {
-        let mut words = [0; 192];
+        let mut words = [0; TOTALS_LEN];
         words[total::SEEN] = 3;
         words[total::FALLBACKS + 3] = 2;
         words[total::FALLBACKS + 5] = 1;
@@ -106,8 +153,8 @@ mod tests {
 
     #[test]
     fn any_words_are_totals() {
-        let mut sum = Totals::of_words(&[u64::MAX; 192]);
-        sum.add(&Totals::of_words(&[u64::MAX; 192]));
+        let mut sum = Totals::of_words(&[u64::MAX; TOTALS_LEN]);
+        sum.add(&Totals::of_words(&[u64::MAX; TOTALS_LEN]));
         assert_eq!(sum.handshake_errors, u64::MAX);
         assert_eq!(Totals::of_words(&[]), Totals::default());
     }
