@@ -115,6 +115,7 @@ fn an_observed_connection_stays_tcp_and_is_known() {
     assert_eq!((end.mode, end.eligible, end.reason.name), (Mode::Tcp, Some(true), "disabled"));
     assert_eq!((end.sent.tcp.bytes, end.sent.sizes[2]), (MESSAGES * 1000, MESSAGES));
     assert_eq!(end.sent.ring.calls, 0);
+    assert_eq!(end.bytes_by_kernel(), Some((MESSAGES * 10, MESSAGES * 1000)));
 }
 
 #[test]

@@ -86,9 +86,10 @@ fn report(processes: &[Process]) -> String {
     if processes.is_empty() {
         return "smcdctl: no connection was long enough to become SMC-D, or none could be watched\n".into();
     }
-    format!(
-        "smcdctl: {} processes\n{}",
-        processes.len(),
-        counters::text(&counters::flatten(&total(processes)))
-    )
+    let count = match processes.len() {
+        1 => "1 process".to_owned(),
+        n => format!("{n} processes"),
+    };
+    let text = counters::text(&counters::flatten(&total(processes)));
+    format!("smcdctl: {count} with TCP connections\n{text}")
 }

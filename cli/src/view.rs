@@ -62,6 +62,12 @@ impl ConnectionView {
     pub(crate) fn new(process: &Process, connection: &Connection) -> Self {
         let since = connection.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let is_tcp = connection.mode == Mode::Tcp;
+        let (mut received, mut sent) = (FlowView::new(&connection.received), FlowView::new(&connection.sent));
+        // One that is certain to stay TCP is left to the kernel, and so is the counting.
+        if is_tcp && let Some(counts) = connection.bytes_by_kernel() {
+            received.tcp.bytes = received.tcp.bytes.max(counts.0);
+            sent.tcp.bytes = sent.tcp.bytes.max(counts.1);
+        }
         Self {
             pid: process.pid(),
             command: process.command().to_owned(),
@@ -79,8 +85,8 @@ impl ConnectionView {
             cookie: connection.cookie,
             inode: connection.inode,
             since: since.as_secs_f64(),
-            received: FlowView::new(&connection.received),
-            sent: FlowView::new(&connection.sent),
+            received,
+            sent,
         }
     }
 }

@@ -150,7 +150,7 @@ fn a_program_that_uses_the_library_itself_is_reported() {
     let output = run(&arguments).env("SMCD_TEST_ROLE", "talker").output().unwrap();
     assert!(output.status.success());
     let report = String::from_utf8(output.stderr).unwrap();
-    assert!(report.contains("smcdctl: 1 processes"), "{report}");
+    assert!(report.contains("smcdctl: 1 process with"), "{report}");
     assert!(
         report.lines().any(|line| line.starts_with("connections.promoted") && line.ends_with(" 2")),
         "{report}"

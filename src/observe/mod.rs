@@ -2,7 +2,7 @@
 //!
 //! A process keeps what it counts in a *registry*: a memfd that it holds open. Nobody has to be asked for it and nothing
 //! is left of it when the process dies, however it dies. [`processes`] finds the registries of all processes of this
-//! user, and reads them. A registry is made with the first connection that is recorded; [`layout`] says what is in it.
+//! user, and reads them. A registry is made with the first connection that is recorded; `layout.rs` says what is in it.
 //!
 //! A connection gets a *record* of its own when it begins to negotiate, or when it was due for that and stays TCP. All
 //! others, those that are too short to be promoted, are counted together when they end. With
@@ -65,6 +65,12 @@ use registry::Generation;
 /// own from now on. What it got from its parent no longer counts for either.
 pub fn after_fork() {
     Generation::current().succeed();
+}
+
+/// A handshake in band has come to nothing because something went wrong.
+#[cfg(feature = "tokio")]
+pub(crate) fn count_handshake_error() {
+    Generation::current().add(layout::total::HANDSHAKE_ERRORS, 1);
 }
 
 /// The descriptor of this process' registry, if there is one: a program that closes descriptors which it did not open

@@ -16,7 +16,7 @@ use super::{
     source::{BadRegistry, Source},
     totals::Totals,
 };
-use crate::dibs::Gid;
+use crate::{dibs::Gid, tcp_fallback::promotion::counts_by_address};
 
 /// So often a part is read again that was being changed.
 const TRIES: usize = 16;
@@ -208,6 +208,14 @@ impl Connection {
 }
 
 impl Connection {
+    /// Bytes that its TCP connection has received and sent, by the kernel's count. A program that is not asked for SMC-D
+    /// any more, because a connection is certain to stay TCP, does not count what it does there. `None` if the connection
+    /// has ended, or is in another network namespace.
+    pub fn bytes_by_kernel(&self) -> Option<(u64, u64)> {
+        let counts = counts_by_address(self.local, self.peer, self.cookie).ok()??;
+        Some((counts.received, counts.sent))
+    }
+
     /// True if its peer is on this host and it has carried enough to be promoted by the default policy.
     pub fn is_well_suited(&self) -> bool {
         self.eligible == Some(true) && is_worth_it(&self.received, &self.sent)
