@@ -18,7 +18,7 @@ use crate::{
     counters::size_names,
     progress::spinner,
     run::{cannot_run, prepare, total},
-    table::table,
+    table::{number, table},
 };
 
 /// How long a message takes by TCP between two processes, in microseconds, and how many times less by SMC-D; for each
@@ -68,7 +68,11 @@ impl Applicability {
         let bar = spinner();
         let ended = run_to_the_end(&mut command, || {
             processes.extend(collector.take_in());
-            bar.set_message(format!("{} processes with connections", processes.len()));
+            bar.set_message(number(
+                processes.len(),
+                "process with connections",
+                "processes with connections",
+            ));
         });
         bar.finish_and_clear();
         let status = match ended {
@@ -157,8 +161,11 @@ impl Report {
                 format!("{} %", percent(part.bytes, self.all.bytes)),
             ]);
         }
-        let mut text =
-            format!("smcdctl: {} processes with TCP connections\n\n{}", self.processes, table(&rows));
+        let mut text = format!(
+            "smcdctl: {} with TCP connections\n\n{}",
+            number(self.processes, "process", "processes"),
+            table(&rows)
+        );
         let calls: u64 = self.histogram.iter().fold(0, |sum, calls| sum.saturating_add(*calls));
         if calls > 0 {
             let mut rows = vec![["Size", " Messages", " Share"].map(String::from).to_vec()];

@@ -1,9 +1,12 @@
 //! Counters by name, to be shown, compared and kept.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
+use indicatif::HumanCount;
 use serde_json::{Map, Value};
 use smcd::observe::{Flow, SIZE_CLASSES, Share, Totals};
+
+use crate::table::table;
 
 /// Counters by name. The parts of a name are separated by dots.
 pub(crate) type Counters = BTreeMap<String, u64>;
@@ -87,23 +90,60 @@ fn insert(level: &mut Map<String, Value>, name: &str, value: u64) {
     }
 }
 
-/// As lines for people: what is zero is left out, but for the most important ones.
+/// As tables for people.
 pub(crate) fn text(counters: &Counters) -> String {
-    let mut text = String::new();
-    let mut last_group = "";
-    let always = ["connections.seen", "connections.promoted", "connections.closed"];
-    let shown = |(name, value): &(&String, &u64)| **value > 0 || always.contains(&name.as_str());
-    let width = counters.keys().map(String::len).max().unwrap_or(0);
-    for (name, value) in counters.iter().filter(shown) {
-        let group = name.split('.').next().unwrap_or_default();
-        if group != last_group && !last_group.is_empty() {
-            text.push('\n');
+    let get = |name: &str| counters.get(name).copied().unwrap_or(0);
+    let human = |name: &str| HumanCount(get(name)).to_string();
+    let mut parts = vec![connections(counters)];
+    let mut flows = vec![["Traffic", " Bytes", " Calls", " Wake-ups"].map(String::from).to_vec()];
+    for direction in ["received", "sent"] {
+        for (way, words) in [("ring", "by ring"), ("tcp", "by TCP")] {
+            let path = format!("{direction}.{way}");
+            let wakeups = if way == "ring" { human(&format!("{direction}.wakeups")) } else { "-".into() };
+            flows.push(vec![
+                format!("{direction} {words}"),
+                human(&format!("{path}.bytes")),
+                human(&format!("{path}.calls")),
+                wakeups,
+            ]);
         }
-        last_group = group;
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{name:<width$}  {}", indicatif::HumanCount(*value));
     }
-    text
+    parts.push(table(&flows));
+    let mut sizes = vec![["Size", " Received", " Sent"].map(String::from).to_vec()];
+    for name in size_names() {
+        let (received, sent) = (format!("received.sizes.{name}"), format!("sent.sizes.{name}"));
+        if get(&received) > 0 || get(&sent) > 0 {
+            sizes.push(vec![name, human(&received), human(&sent)]);
+        }
+    }
+    if sizes.len() > 1 {
+        parts.push(table(&sizes));
+    }
+    parts.join("\n")
+}
+
+/// What has become of the connections. What is zero is left out, but for the most important ones.
+fn connections(counters: &Counters) -> String {
+    let get = |name: &str| counters.get(name).copied().unwrap_or(0);
+    let mut rows = vec![["Connections", " Number"].map(String::from).to_vec()];
+    let mut add = |name: &str, count: u64, always: bool| {
+        if count > 0 || always {
+            rows.push(vec![name.to_owned(), HumanCount(count).to_string()]);
+        }
+    };
+    add("seen", get("connections.seen"), true);
+    add("promoted", get("connections.promoted"), true);
+    add("closed", get("connections.closed"), true);
+    add("eligible", get("eligible.connections"), false);
+    add("well suited", get("well_suited.connections"), false);
+    add("without a record", get("connections.unrecorded"), false);
+    add("handshake errors", get("handshake_errors"), false);
+    for (name, count) in counters {
+        if let Some(reason) = name.strip_prefix("fallbacks.") {
+            add(&format!("TCP: {reason}"), *count, false);
+        }
+    }
+    table(&rows)
 }
 
 #[cfg(test)]
@@ -121,6 +161,17 @@ mod tests {
     fn levels_of_json() {
         let counters = Counters::from([("a.b.c".into(), 1), ("a.d".into(), 2), ("e".into(), 3)]);
         assert_eq!(json(&counters).to_string(), r#"{"a":{"b":{"c":1},"d":2},"e":3}"#);
+    }
+
+    #[test]
+    fn only_what_happened_is_shown() {
+        let text = text(&Counters::from([
+            ("connections.seen".to_owned(), 3),
+            ("fallbacks.peer-left 0x09990000".to_owned(), 1),
+            ("sent.sizes.<=4K".to_owned(), 5),
+        ]));
+        assert!(text.contains("promoted") && text.contains("TCP: peer-left 0x09990000       1"), "{text}");
+        assert!(text.contains("<=4K         0     5\n") && !text.contains("<=64"), "{text}");
     }
 
     #[test]

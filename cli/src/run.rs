@@ -15,6 +15,7 @@ use crate::{
     child::{end_as, run_to_the_end},
     counters, preload, program,
     settings::Settings,
+    table::number,
 };
 
 /// Run a program whose TCP connections become SMC-D where both ends are on this host and want it.
@@ -86,10 +87,7 @@ fn report(processes: &[Process]) -> String {
     if processes.is_empty() {
         return "smcdctl: no connection was long enough to become SMC-D, or none could be watched\n".into();
     }
-    let count = match processes.len() {
-        1 => "1 process".to_owned(),
-        n => format!("{n} processes"),
-    };
+    let count = number(processes.len(), "process", "processes");
     let text = counters::text(&counters::flatten(&total(processes)));
     format!("smcdctl: {count} with TCP connections\n{text}")
 }

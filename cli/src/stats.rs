@@ -14,7 +14,10 @@ use clap::Args;
 use serde_json::json;
 use smcd::observe::{Process, processes};
 
-use crate::counters::{self, Counters};
+use crate::{
+    counters::{self, Counters},
+    table::number,
+};
 
 /// Show the counters of all processes of this user together.
 ///
@@ -50,7 +53,7 @@ impl Stats {
             let all = json!({ "processes": now.len(), "counters": counters::json(&sum) });
             writeln!(out, "{all:#}")?;
         } else {
-            writeln!(out, "{} processes", now.len())?;
+            writeln!(out, "{}\n", number(now.len(), "process", "processes"))?;
             write!(out, "{}", counters::text(&sum))?;
         }
         Ok(ExitCode::SUCCESS)

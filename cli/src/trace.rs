@@ -31,7 +31,7 @@ use pcap_file::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 use smcd::observe::{BadRegistry, CdcEvent, Process, Tracer, processes};
 
-use crate::progress::spinner;
+use crate::{progress::spinner, table::number};
 
 /// How often messages are fetched.
 const TICK: Duration = Duration::from_millis(20);
@@ -82,7 +82,8 @@ impl Trace {
                 searched = Instant::now();
             }
             traced.fetch(&mut out)?;
-            bar.set_message(format!("{} messages of {} processes", out.written, traced.tracers.len()));
+            let processes = number(traced.tracers.len(), "process", "processes");
+            bar.set_message(format!("{} messages of {processes}", out.written));
             if traced.tracers.is_empty() && !self.pid.is_empty() {
                 break;
             }

@@ -151,10 +151,7 @@ fn a_program_that_uses_the_library_itself_is_reported() {
     assert!(output.status.success());
     let report = String::from_utf8(output.stderr).unwrap();
     assert!(report.contains("smcdctl: 1 process with"), "{report}");
-    assert!(
-        report.lines().any(|line| line.starts_with("connections.promoted") && line.ends_with(" 2")),
-        "{report}"
-    );
+    assert!(report.lines().any(|line| line.starts_with("promoted") && line.ends_with(" 2")), "{report}");
 }
 
 #[test]

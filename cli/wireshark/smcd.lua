@@ -86,6 +86,14 @@ local function cursor(tree, wrap, count, range, little)
     return range(0, 2):uint() .. ":" .. range(2, 4):uint()
 end
 
+-- An address, that of IPv4 if it is one in IPv6 form.
+local function address(range)
+    if range(0, 12):bytes():tohex() == "00000000000000000000FFFF" then
+        return range(12, 4):ipv4()
+    end
+    return range:ipv6()
+end
+
 local function state_text(state)
     local words = {}
     for _, bit in ipairs({ { 0x80, "DONE" }, { 0x40, "CLOSED" }, { 0x20, "ABORT" } }) do
@@ -130,6 +138,7 @@ function smcd.dissector(buffer, pinfo, root)
     flags_of(cdc, f.prod_flags, buffer(start + 22, 1),
         { f.write_blocked, f.urgent_pending, f.urgent_present, f.cons_update, f.reading })
     flags_of(cdc, f.state_flags, buffer(start + 23, 1), { f.done_writing, f.closed, f.abort })
+    pinfo.src, pinfo.dst = address(buffer(16, 16)), address(buffer(32, 16))
     pinfo.cols.info = buffer(48, 2):uint() .. " → " .. buffer(50, 2):uint()
         .. " prod " .. prod .. " cons " .. cons .. state_text(buffer(start + 23, 1):uint())
 end
