@@ -30,7 +30,7 @@
 mod listener;
 pub(crate) mod patience;
 mod poll;
-mod pollers;
+pub(crate) mod pollers;
 pub(crate) mod ring;
 mod shared;
 mod stream;

@@ -18,6 +18,7 @@ use crate::{
     dibs::Cause,
     smc::{
         awake::finished,
+        connection::Progress,
         hybrid::{Hybrid, Ring as _, Tcp},
         scatter::scatter,
     },
@@ -119,7 +120,23 @@ impl<T: Tcp> Waits<T> {
         bufs: &[IoSlice<'_>],
         patience: impl FnOnce() -> Patience,
     ) -> io::Result<usize> {
-        let attempt = || self.hybrid.try_write(bufs);
+        self.wait_for_space(patience, &mut || self.hybrid.try_write(bufs))
+    }
+
+    /// Waits until something can be written, or an attempt would fail.
+    pub(crate) fn wait_for_room(&self, patience: impl FnOnce() -> Patience) -> io::Result<()> {
+        let mut attempt = || {
+            let is_there = self.hybrid.is_writable();
+            Ok(if is_there { Progress::Done(0) } else { Progress::Blocked })
+        };
+        self.wait_for_space(patience, &mut attempt).map(drop)
+    }
+
+    fn wait_for_space(
+        &self,
+        patience: impl FnOnce() -> Patience,
+        attempt: &mut dyn FnMut() -> io::Result<Progress>,
+    ) -> io::Result<usize> {
         if let Some(result) = finished(attempt()) {
             return result;
         }

@@ -11,9 +11,13 @@ mod awake;
 mod socket;
 mod stream;
 
-pub use self::{awake::Awake, socket::Socket, stream::RawStream};
+pub use self::{
+    awake::Awake,
+    socket::Socket,
+    stream::{Polling, RawStream},
+};
 pub use crate::{
     blocking::patience::Patience,
     dibs::Cause,
-    unix::kept::{Kept, is_kept, kept, move_aside},
+    unix::kept::{Kept, is_kept, kept, kept_within, move_aside},
 };

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Socket;
 use crate::{
     FallbackReason, SmcConfig, Transport,
-    blocking::{patience::Patience, waits::Waits},
+    blocking::{patience::Patience, pollers, waits::Waits},
     dibs::Cause,
     smc::{
         ByteCounts,
@@ -31,8 +31,10 @@ use crate::{
 #[derive(Debug)]
 pub struct RawStream {
     waits: Waits<Socket>,
-    /// When the TCP connection was last asked whether it has ended, by the coarse clock.
-    looked: AtomicI64,
+    /// When a read that found nothing last asked the TCP connection whether it has ended, by the coarse clock.
+    asked: AtomicI64,
+    /// The TCP connection may have something to say that nobody has looked at.
+    has_tcp_news: AtomicBool,
 }
 
 impl RawStream {
@@ -44,7 +46,7 @@ impl RawStream {
         if !is_wanted {
             hybrid.stay(FallbackReason::Disabled);
         }
-        Self { waits: Waits::new(hybrid, tcp), looked: AtomicI64::new(0) }
+        Self { waits: Waits::new(hybrid, tcp), asked: AtomicI64::new(0), has_tcp_news: AtomicBool::new(true) }
     }
 
     /// The socket below.
@@ -78,6 +80,12 @@ impl RawStream {
     #[inline]
     pub fn is_on_rings(&self) -> bool {
         self.waits.hybrid.reads_ring() && self.waits.hybrid.writes_ring()
+    }
+
+    /// True once all that is written goes by the ring.
+    #[inline]
+    pub fn is_writing_ring(&self) -> bool {
+        self.waits.hybrid.writes_ring()
     }
 
     /// Goes on with the promotion if it is time to. True if both ends have just agreed on rings.
@@ -124,7 +132,7 @@ impl RawStream {
             match ring.connection().try_read(dst) {
                 Ok(Progress::Done(n)) => return Ok(n),
                 // What looks again and again need not ask the TCP connection each time whether it has ended.
-                Ok(Progress::Blocked) if patience() == Patience::Never && !self.is_time_to_look() => {
+                Ok(Progress::Blocked) if patience() == Patience::Never && !self.is_time_to_ask() => {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
                 _ => {}
@@ -162,6 +170,18 @@ impl RawStream {
         self.waits.write(bufs, patience)
     }
 
+    /// For how many bytes there is room, at least one; waits for it if need be. If the bytes go by TCP, one is certain.
+    ///
+    /// # Errors
+    /// As [`RawStream::write`].
+    pub fn room(&self, patience: impl FnOnce() -> Patience) -> io::Result<usize> {
+        self.waits.wait_for_room(patience)?;
+        match self.connection().filter(|_| self.is_writing_ring()) {
+            Some(connection) => Ok(connection.room().max(1)),
+            None => Ok(1),
+        }
+    }
+
     /// Sends one urgent byte (`MSG_OOB`); `by_tcp` does so if the bytes go by TCP.
     ///
     /// # Errors
@@ -182,6 +202,11 @@ impl RawStream {
             Some(connection) if self.waits.hybrid.reads_ring() => Ok(connection.try_read_urgent()?),
             _ => Ok(None),
         }
+    }
+
+    /// True if the next byte to be read is the urgent one.
+    pub fn is_at_mark(&self) -> bool {
+        self.connection().is_some_and(Connection::is_at_mark)
     }
 
     /// Shuts down the TCP connection and what goes beside it.
@@ -208,12 +233,25 @@ impl RawStream {
     }
 
     /// True if a read would not wait: there are bytes, or the end, or an error.
+    ///
+    /// Takes no system call if the bytes come by the ring, unless the TCP connection has news
+    /// ([`RawStream::look_at_tcp`]).
     pub fn is_readable(&self) -> bool {
-        match self.connection().filter(|_| self.waits.hybrid.reads_ring()) {
-            Some(connection) if connection.is_readable() => true,
-            Some(_) if !self.is_time_to_look() => false,
-            _ => self.waits.hybrid.is_readable(),
+        let Some(connection) = self.connection() else { return self.waits.hybrid.is_readable() };
+        let on_ring = self.waits.hybrid.reads_ring();
+        if on_ring && connection.is_readable() {
+            return true;
         }
+        // Taken before the look, so that what comes meanwhile is looked at again.
+        let has_news = self.has_tcp_news.swap(false, Ordering::AcqRel);
+        if !has_news && (on_ring || connection.unread().is_ok_and(|unread| unread == 0)) {
+            return false;
+        }
+        let is_readable = self.waits.hybrid.is_readable();
+        if is_readable {
+            self.has_tcp_news.store(true, Ordering::Release);
+        }
+        is_readable
     }
 
     /// True if a write would not wait.
@@ -228,16 +266,37 @@ impl RawStream {
         }
     }
 
-    /// Takes back the rings of the doorbell that have come so far. Others who wait for them may miss one.
-    pub fn clear(&self) {
-        if let Some(connection) = self.connection() {
-            connection.interrupt().clear();
+    /// To be called before a thread polls the doorbell, and then to be armed: takes back the rings that have come so
+    /// far. The result goes when it has polled. Waits a moment for other threads that were rung.
+    pub fn enter(&self) -> Option<Polling<'_>> {
+        self.waits.hybrid.ring().map(|ring| Polling(ring.enter()))
+    }
+
+    /// Has somebody told when rings were taken back who waits for the doorbell by its edges, and may have missed them.
+    pub fn on_clear(&self, told: impl Fn() + Send + Sync + 'static) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.on_clear(told);
         }
     }
 
     /// The doorbell: a descriptor that becomes readable with each ring, once there are rings.
     pub fn doorbell(&self) -> Option<BorrowedFd<'_>> {
         self.connection().map(|connection| connection.interrupt().as_fd())
+    }
+
+    /// Whoever waits for the doorbell by its edges will tell of its end ([`RawStream::bell_is_gone`]); it need not be
+    /// looked for now and then.
+    pub fn is_watched(&self) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.is_watched();
+        }
+    }
+
+    /// The doorbell has hung up: the peer's process has gone, or let go of it.
+    pub fn bell_is_gone(&self) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.hangs_up();
+        }
     }
 
     /// Two words that the peer changes with all that it does. Reading them costs nothing; they mean nothing by themselves.
@@ -251,16 +310,17 @@ impl RawStream {
         self.connection().is_some_and(Connection::has_peer_ended)
     }
 
-    /// The TCP connection has news of its own: the next look at the stream includes it.
+    /// The TCP connection has news: the next look at the stream includes it.
     pub fn look_at_tcp(&self) {
-        self.looked.store(0, Ordering::Relaxed);
+        self.has_tcp_news.store(true, Ordering::Release);
     }
 
-    /// True if the TCP connection is to be asked whether it has ended: once in each tick of the coarse clock.
-    fn is_time_to_look(&self) -> bool {
+    /// True once in each tick of the coarse clock (some milliseconds): who never sleeps can be told by nobody that the
+    /// TCP connection has news.
+    pub fn is_time_to_ask(&self) -> bool {
         let now = clock_gettime(ClockId::MonotonicCoarse);
         let now = now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec);
-        self.looked.swap(now, Ordering::Relaxed) != now
+        self.asked.swap(now, Ordering::Relaxed) != now
     }
 
     fn connection(&self) -> Option<&Connection> {
@@ -277,6 +337,10 @@ impl RawStream {
         self.waits.hybrid.byte_counts()
     }
 }
+
+/// A thread among those that poll a doorbell, until dropped.
+#[derive(Debug)]
+pub struct Polling<'a>(#[allow(dead_code)] pollers::Polling<'a>);
 
 /// The TCP socket.
 impl AsFd for RawStream {

@@ -355,6 +355,20 @@ impl Connection {
         if done == 0 { Progress::Blocked } else { Progress::Done(done) }
     }
 
+    /// For how many bytes there is room.
+    pub(crate) fn room(&self) -> usize {
+        let mut tx = lock(&self.tx);
+        let _ = self.refresh_tx(&mut tx.sender);
+        tx.sender.space() as usize
+    }
+
+    /// True if the next byte to be read is the peer's urgent one.
+    pub(crate) fn is_at_mark(&self) -> bool {
+        let mut rx = lock(&self.rx);
+        let _ = self.refresh_rx(&mut rx);
+        rx.at_urgent()
+    }
+
     /// True if something can be written, or an attempt would fail.
     pub(crate) fn is_writable(&self) -> bool {
         let mut tx = lock(&self.tx);

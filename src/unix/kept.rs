@@ -37,6 +37,16 @@ pub fn kept() -> usize {
     KEPT.load(Ordering::Relaxed)
 }
 
+/// Those within a range.
+pub fn kept_within(first: u32, last: u32) -> impl Iterator<Item = u32> {
+    let last = last.min(MARKED as u32 - 1);
+    let is_there = |word: u32| MARKS.get(word as usize).is_some_and(|word| word.load(Ordering::Relaxed) != 0);
+    let words = (first / 64..=last / 64).filter(move |word| is_there(*word));
+    words
+        .flat_map(|word| word * 64..(word + 1) * 64)
+        .filter(move |fd| (first..=last).contains(fd) && RawFd::try_from(*fd).is_ok_and(is_kept))
+}
+
 fn mark(fd: RawFd) -> Option<(&'static AtomicU64, u64)> {
     let fd = usize::try_from(fd).ok()?;
     Some((MARKS.get(fd / 64)?, 1 << (fd % 64)))
