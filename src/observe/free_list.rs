@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use zerocopy::FromZeros;
+
 /// Hands out numbers below a limit, the lowest that were never used if none has come back. Without a lock: it may be
 /// used by a child of a process that has forked while another thread was at it.
 pub(super) struct FreeList {
@@ -15,9 +17,11 @@ pub(super) struct FreeList {
 }
 
 impl FreeList {
-    pub(super) fn new(limit: u32) -> Self {
-        let below = (0..limit).map(|_| AtomicU32::new(0)).collect();
-        Self { fresh: AtomicU32::new(0), top: AtomicU64::new(0), below }
+    /// A list of numbers below `limit`; `None` if there is no memory for it.
+    pub(super) fn new(limit: usize) -> Option<Self> {
+        // Memory that is zero from the start is not touched before it is used.
+        let below = <[AtomicU32]>::new_box_zeroed_with_elems(limit).ok()?;
+        Some(Self { fresh: AtomicU32::new(0), top: AtomicU64::new(0), below })
     }
 
     /// Takes a number, if there is one.
@@ -77,7 +81,7 @@ mod tests {
 
     #[test]
     fn numbers_come_back() {
-        let list = FreeList::new(3);
+        let list = FreeList::new(3).unwrap();
         let taken: Vec<_> = (0..4).map(|_| list.take()).collect();
         assert_eq!(taken, [Some(0), Some(1), Some(2), None]);
         list.give_back(1);
@@ -89,7 +93,7 @@ mod tests {
 
     #[test]
     fn nobody_gets_what_another_has() {
-        let (list, held) = (FreeList::new(8), Mutex::new(HashSet::new()));
+        let (list, held) = (FreeList::new(8).unwrap(), Mutex::new(HashSet::new()));
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -148,7 +148,8 @@ impl Registry {
         }
         let identity = identity(&fd)?;
         let held = Mutex::new(Some(Held { fd: Kept::new(fd), identity }));
-        Ok(Self { memory, free: FreeList::new(RECORDS as u32), held })
+        let free = FreeList::new(RECORDS).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Self { memory, free, held })
     }
 
     /// A word that lies in the registry.

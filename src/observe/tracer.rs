@@ -180,3 +180,6 @@ fn message(prod: u64, cons: u64) -> [u8; 32] {
     bytes[16..24].copy_from_slice(&cons.to_ne_bytes());
     bytes
 }
+
+#[cfg(test)]
+mod tests;
