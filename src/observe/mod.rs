@@ -17,7 +17,7 @@
 //! # Examples
 //!
 //! ```no_run
-//! # fn main() -> std::io::Result<()> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! for process in smcd::observe::processes()? {
 //!     let snapshot = process.snapshot()?;
 //!     for connection in &snapshot.connections {
