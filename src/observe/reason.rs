@@ -16,7 +16,7 @@ const PEER_DECLINED: usize = DECLINED + CODES;
 /// Numbers in all.
 pub(super) const NUMBERS: usize = PEER_DECLINED + CODES;
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "not-yet",
     "disabled",
     "peer-not-smc",
@@ -26,6 +26,7 @@ const NAMES: [&str; 9] = [
     "peer-misbehaved",
     "no-side-channel",
     "socket-in-use",
+    "stack-inherited",
 ];
 
 /// The number of a reason in a registry. Zero is "not yet".
@@ -40,6 +41,7 @@ pub(super) fn number_of(reason: FallbackReason) -> usize {
         FallbackReason::PeerMisbehaved => 6,
         FallbackReason::SideChannel(_) => 7,
         FallbackReason::SocketInUse => 8,
+        FallbackReason::StackInherited => 9,
         FallbackReason::Declined(code) => DECLINED + position(code),
         FallbackReason::PeerDeclined(code) => PEER_DECLINED + position(code),
     }
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
     use std::io;
 
-    const ALL: [FallbackReason; 13] = [
+    const ALL: [FallbackReason; 14] = [
         FallbackReason::NotYet,
         FallbackReason::Disabled,
         FallbackReason::PeerNotSmc,
@@ -120,6 +122,7 @@ mod tests {
         FallbackReason::PeerMisbehaved,
         FallbackReason::SideChannel(io::ErrorKind::NotFound),
         FallbackReason::SocketInUse,
+        FallbackReason::StackInherited,
         FallbackReason::Declined(DeclineCode::MEMORY),
         FallbackReason::Declined(DeclineCode::SYNC),
         FallbackReason::PeerDeclined(DeclineCode::MEMORY),
@@ -147,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_number_without_a_reason_is_none() {
-        for number in [9, 15, NUMBERS, usize::MAX] {
+        for number in [10, 15, NUMBERS, usize::MAX] {
             assert_eq!(Reason::of_number(number, 0, 0), None);
             assert_eq!(Reason::counted(number), None);
         }

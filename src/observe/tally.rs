@@ -23,6 +23,8 @@ use crate::{dibs::Gid, tcp_fallback::FallbackReason};
 #[derive(Debug)]
 pub(crate) struct Tally {
     flows: [ByTcp; 2],
+    /// What other processes have carried that have the connection too.
+    elsewhere: (AtomicU64, AtomicU32),
     /// It was counted what has become of the connection.
     settled: AtomicBool,
     /// `None` inside if it could not be had.
@@ -65,7 +67,12 @@ impl Tally {
     /// Another connection has begun.
     pub(crate) fn new() -> Self {
         Generation::current().add(total::SEEN, 1);
-        Self { flows: Default::default(), settled: AtomicBool::new(false), record: OnceLock::new() }
+        Self {
+            flows: Default::default(),
+            elsewhere: Default::default(),
+            settled: AtomicBool::new(false),
+            record: OnceLock::new(),
+        }
     }
 
     /// Counts a call that has read or written something by TCP, and says how many there were before. One thread at a
@@ -82,16 +89,30 @@ impl Tally {
         before
     }
 
+    /// Goes on from where another process has left the connection: so much was carried by TCP, in all. What this one
+    /// tells others of is only what it carries itself.
+    pub(crate) fn resume(&self, bytes: u64, calls: u32) {
+        let (own_bytes, own_calls) = self.own();
+        self.elsewhere.0.store(bytes.saturating_sub(own_bytes), Ordering::Relaxed);
+        self.elsewhere.1.store(calls.saturating_sub(own_calls), Ordering::Relaxed);
+    }
+
+    /// Bytes and calls of this process.
+    fn own(&self) -> (u64, u32) {
+        let [received, sent] = &self.flows;
+        let bytes = |flow: &ByTcp| flow.bytes.load(Ordering::Relaxed);
+        let calls = |flow: &ByTcp| flow.calls.load(Ordering::Relaxed);
+        (bytes(received).saturating_add(bytes(sent)), calls(received).saturating_add(calls(sent)))
+    }
+
     /// Bytes by TCP, both ways together.
     pub(crate) fn bytes(&self) -> u64 {
-        let [received, sent] = &self.flows;
-        received.bytes.load(Ordering::Relaxed).saturating_add(sent.bytes.load(Ordering::Relaxed))
+        self.own().0.saturating_add(self.elsewhere.0.load(Ordering::Relaxed))
     }
 
     /// Calls that carried them.
     pub(crate) fn calls(&self) -> u32 {
-        let [received, sent] = &self.flows;
-        received.calls.load(Ordering::Relaxed).saturating_add(sent.calls.load(Ordering::Relaxed))
+        self.own().1.saturating_add(self.elsewhere.1.load(Ordering::Relaxed))
     }
 
     /// Both ends have agreed on SMC-D, by these devices (ours first), with rings of these sizes (that from which we read
@@ -183,6 +204,11 @@ impl Meter {
         if let Some(record) = self.record.get() {
             record.count_ring(direction, bytes as u64);
         }
+    }
+
+    /// Goes on from where another process has left the connection: so much was carried, in all.
+    pub(crate) fn resume(&self, direction: Direction, bytes: u64) {
+        self.bytes[direction as usize].store(bytes, Ordering::Relaxed);
     }
 
     /// Bytes so far.

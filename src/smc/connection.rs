@@ -3,6 +3,8 @@
 //! Nothing here waits. [`Connection::try_read`] and [`Connection::try_write`] do what can be done now; front ends
 //! arm the interrupt, look again, and sleep.
 
+mod state;
+
 use std::{
     io::IoSlice,
     sync::{
@@ -12,6 +14,8 @@ use std::{
 };
 
 use bytes::BufMut;
+
+pub(crate) use state::{ConnectionState, Held};
 
 use super::{
     ConnectionError, PeerMisbehaved,
@@ -86,6 +90,7 @@ pub(crate) struct Connection {
     /// Whether to close as after unread data, if that is not for the ring to say.
     close_as_abort: OnceLock<bool>,
     meter: Meter,
+    abandoned: AtomicBool,
 }
 
 /// What the peer has to know of the sender besides its cursor.
@@ -120,6 +125,7 @@ impl Connection {
             fault: OnceLock::new(),
             close_as_abort: OnceLock::new(),
             meter: Meter::default(),
+            abandoned: AtomicBool::new(false),
         }
     }
 

@@ -55,6 +55,7 @@ mod stream_options;
 mod transport;
 #[cfg(feature = "tokio")]
 mod watched;
+mod words;
 
 pub use config::{DEFAULT_RECEIVE_BUFFER, DebugOutput, Handshake, InvalidSetting, SmcConfig};
 pub use connection::ByteCounts;

@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -79,6 +79,11 @@ impl LoopbackInterrupt {
         Ok(Self { words, socket: Kept::new(socket), armings: AtomicU32::new(0), draining: Mutex::new(()) })
     }
 
+    fn draining(&self) -> MutexGuard<'_, ()> {
+        // Nothing panics while it is held.
+        self.draining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     #[cold]
     fn drain(&self) {
         let Ok(_guard) = self.draining.try_lock() else { return };
@@ -112,9 +117,13 @@ impl Interrupt for LoopbackInterrupt {
     }
 
     fn clear(&self) {
-        let _guard = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.draining();
         // More than there are, unless the peer rings without being asked to; that ends the next wait early.
         let _ = recv(&self.socket, &mut [0u8; 1024], RecvFlags::DONTWAIT);
+    }
+
+    fn hold(&self) -> Option<MutexGuard<'_, ()>> {
+        Some(self.draining())
     }
 
     fn wait(

@@ -16,7 +16,9 @@ use crate::{
         ConnectionError,
         connection::{Connection, Progress},
         scatter::scatter,
+        words::{join, split, truth},
     },
+    unix::errno::errno_of,
 };
 
 /// After so many messages by TCP one more look is taken at the side channel, even if there is always more to read.
@@ -43,6 +45,67 @@ enum End {
     Reset(Option<io::Error>),
 }
 
+/// As [`End`], with numbers for errors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum EndState {
+    None,
+    Fin,
+    Reset(Option<i32>),
+}
+
+/// As [`Inbound`], with numbers for errors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct InboundState {
+    from: From,
+    taken: u64,
+    end: EndState,
+    stays: bool,
+}
+
+impl InboundState {
+    pub(super) fn watches_ring(&self) -> bool {
+        self.from != From::Tcp
+    }
+
+    pub(super) fn to_words(self) -> [u64; 3] {
+        let (from, offset) = match self.from {
+            From::Tcp => (0, 0),
+            From::Either => (1, 0),
+            From::TcpUntil(offset) => (2, offset),
+            From::Ring => (3, 0),
+        };
+        let (end, errno) = match self.end {
+            EndState::None => (0, 0),
+            EndState::Fin => (1, 0),
+            EndState::Reset(None) => (2, 0),
+            EndState::Reset(Some(errno)) => (3, errno.cast_unsigned()),
+        };
+        let flags = u32::from_le_bytes([from, end, u8::from(self.stays), 0]);
+        [join(flags, errno), self.taken, offset]
+    }
+
+    /// `None` if no connection can be so.
+    pub(super) fn from_words([numbers, taken, offset]: [u64; 3]) -> Option<Self> {
+        let (flags, errno) = split(numbers);
+        let [from, end, stays, 0] = flags.to_le_bytes() else { return None };
+        let from = match (from, offset) {
+            (0, 0) => From::Tcp,
+            (1, 0) => From::Either,
+            (2, offset) if offset >= taken => From::TcpUntil(offset),
+            (3, 0) => From::Ring,
+            _ => return None,
+        };
+        let end = match (end, errno) {
+            (0, 0) => EndState::None,
+            (1, 0) => EndState::Fin,
+            (2, 0) => EndState::Reset(None),
+            (3, errno) => EndState::Reset(Some(errno.cast_signed())),
+            _ => return None,
+        };
+        Some(Self { from, taken, end, stays: truth(stays)? })
+    }
+}
+
 /// What was read from the TCP connection.
 enum Got {
     Bytes(usize),
@@ -58,21 +121,42 @@ pub(super) struct Inbound {
     end: Option<End>,
     /// Never to be switched.
     stays: bool,
-    /// Calls of the application's own that read from the TCP socket, or wait for it alone.
-    in_flight: u32,
 }
 
 impl Inbound {
     pub(super) fn new(taken: u64) -> Self {
-        Self { from: From::Tcp, taken, end: None, stays: false, in_flight: 0 }
+        Self { from: From::Tcp, taken, end: None, stays: false }
     }
 
     pub(super) fn watches_ring(&self) -> bool {
         self.from != From::Tcp
     }
 
+    pub(super) fn is_on_ring(&self) -> bool {
+        self.from == From::Ring
+    }
+
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
+    }
+
+    pub(super) fn state(&self) -> InboundState {
+        let end = match &self.end {
+            None => EndState::None,
+            Some(End::Fin) => EndState::Fin,
+            Some(End::Reset(error)) => EndState::Reset(error.as_ref().map(errno_of)),
+        };
+        InboundState { from: self.from, taken: self.taken, end, stays: self.stays }
+    }
+
+    pub(super) fn from_state(state: InboundState) -> Self {
+        let InboundState { from, taken, end, stays } = state;
+        let end = match end {
+            EndState::None => None,
+            EndState::Fin => Some(End::Fin),
+            EndState::Reset(errno) => Some(End::Reset(errno.map(io::Error::from_raw_os_error))),
+        };
+        Self { from, taken, end, stays }
     }
 
     /// True if there is data that nobody has read.
@@ -168,16 +252,19 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         if self.reads_ring() {
             return false;
         }
-        let mut inbound = lock(&self.inbound);
+        // Held until it is counted: who switches looks at the count.
+        let inbound = lock(&self.inbound);
         let is_allowed = !inbound.watches_ring();
-        inbound.in_flight += u32::from(is_allowed);
+        if is_allowed {
+            self.reads_in_flight.fetch_add(1, Ordering::Relaxed);
+        }
         is_allowed
     }
 
     /// The application has read so many bytes from the TCP socket itself. True if it is time to look at the promotion.
     pub(crate) fn end_read(&self, bytes: usize) -> bool {
         let mut inbound = lock(&self.inbound);
-        inbound.in_flight -= 1;
+        self.reads_in_flight.fetch_sub(1, Ordering::Relaxed);
         inbound.taken += bytes as u64;
         // Under the lock: others may be at it too.
         bytes > 0 && self.note(Direction::In, bytes).is_multiple_of(LOOK_EVERY)
@@ -269,7 +356,12 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// Moves on as far as can be told now.
     fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
         let Some(connection) = self.ring.get().map(R::connection) else { return Ok(()) };
-        if inbound.from == From::Tcp && !inbound.stays && inbound.end.is_none() && inbound.in_flight == 0 {
+        if inbound.from == From::Tcp
+            && !inbound.stays
+            && inbound.end.is_none()
+            && !self.is_shared()
+            && self.reads_in_flight.load(Ordering::Relaxed) == 0
+        {
             match self.tcp.taken() {
                 Ok(taken) if taken == inbound.taken => {
                     connection.announce_reading()?;

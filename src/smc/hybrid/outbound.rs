@@ -9,23 +9,24 @@ use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
     observe::Direction,
-    smc::connection::{Connection, Progress},
+    smc::{
+        connection::{Connection, Progress},
+        words::{join, split, truth},
+    },
 };
 
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Outbound {
     on_ring: bool,
     /// Bytes that were given to TCP.
     given: u64,
     /// Never to be switched.
     stays: bool,
-    /// Calls of the application's own that write to the TCP socket.
-    in_flight: u32,
 }
 
 impl Outbound {
     pub(super) fn new(given: u64) -> Self {
-        Self { on_ring: false, given, stays: false, in_flight: 0 }
+        Self { on_ring: false, given, stays: false }
     }
 
     pub(super) fn is_on_ring(&self) -> bool {
@@ -34,6 +35,18 @@ impl Outbound {
 
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
+    }
+
+    /// All of it, for a snapshot.
+    pub(super) fn to_words(self) -> [u64; 2] {
+        [join(u32::from(self.on_ring), u32::from(self.stays)), self.given]
+    }
+
+    /// `None` if no connection can be so.
+    pub(super) fn from_words([flags, given]: [u64; 2]) -> Option<Self> {
+        let (on_ring, stays) = split(flags);
+        let truth = |number| truth(u8::try_from(number).ok()?);
+        Some(Self { on_ring: truth(on_ring)?, given, stays: truth(stays)? })
     }
 }
 
@@ -88,7 +101,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     fn switch(&self, outbound: &mut Outbound, bufs: &[IoSlice<'_>]) -> bool {
         let Some(connection) = self.ring.get().map(R::connection) else { return false };
         let is_wanted = !outbound.stays
-            && outbound.in_flight == 0
+            && self.writes_in_flight.load(Ordering::Relaxed) == 0
+            && !self.is_shared()
             && connection.is_peer_reading()
             && bufs.iter().any(|buf| !buf.is_empty());
         if !is_wanted || !self.is_all_counted(outbound) {
@@ -149,15 +163,17 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         if self.writes_ring() {
             return false;
         }
-        let mut outbound = lock(&self.outbound);
-        outbound.in_flight += u32::from(!outbound.on_ring);
+        let outbound = lock(&self.outbound);
+        if !outbound.on_ring {
+            self.writes_in_flight.fetch_add(1, Ordering::Relaxed);
+        }
         !outbound.on_ring
     }
 
     /// The application has written so many bytes to the TCP socket itself.
     pub(crate) fn end_write(&self, bytes: usize) {
         let mut outbound = lock(&self.outbound);
-        outbound.in_flight -= 1;
+        self.writes_in_flight.fetch_sub(1, Ordering::Relaxed);
         outbound.given += bytes as u64;
         if bytes > 0 {
             // Under the lock: others may be at it too.
