@@ -4,7 +4,10 @@ use std::{
     ffi::OsStr,
     fs::File,
     io,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     sync::{Mutex, PoisonError},
 };
 
@@ -31,16 +34,15 @@ const GREETING: &[u8] = b"SMCDREG1";
 const BACKLOG: i32 = 4096;
 
 /// Hands our registry over. It is an offer: who does not take it gets nothing.
-pub(super) fn push(name: &OsStr, registry: &OwnedFd) {
+/// True if it was sent.
+pub(super) fn push(name: &OsStr, registry: impl AsFd) -> bool {
     let pushed = || -> Result<(), Errno> {
         let socket = PacketSocket::new()?;
         connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
         let copy = rustix::io::fcntl_dupfd_cloexec(registry, 0)?;
         packet::send(&socket, &[GREETING], &[copy])
     };
-    if let Err(error) = pushed() {
-        tracing::debug!(%error, "nobody takes the registry");
-    }
+    pushed().inspect_err(|error| tracing::debug!(%error, "nobody takes the registry")).is_ok()
 }
 
 /// Takes the registries of processes that are started with its name in the environment variable `SMCD_COLLECTOR`. What

@@ -59,22 +59,22 @@ pub(crate) use record::Phase;
 pub(crate) use tally::{Meter, Tally};
 pub(crate) use trace::CdcWord;
 
-use registry::Generation;
+use registry::Book;
 
-/// To be called in a child after `fork`, before it does anything else with a connection: what the child counts is its
-/// own from now on. What it got from its parent no longer counts for either.
+/// To be called in a child after `fork`, before it does anything else with a connection: what it does with connections of
+/// its parent does not count for that any more. Its own count anyway, in a registry of its own.
 pub fn after_fork() {
-    Generation::current().succeed();
+    Book::forget_inherited();
 }
 
 /// A handshake in band has come to nothing because something went wrong.
 #[cfg(feature = "tokio")]
 pub(crate) fn count_handshake_error() {
-    Generation::current().add(layout::total::HANDSHAKE_ERRORS, 1);
+    Book::own().add(layout::total::HANDSHAKE_ERRORS, 1);
 }
 
 /// The descriptor of this process' registry, if there is one: a program that closes descriptors which it did not open
 /// would make the process invisible.
 pub fn descriptor() -> Option<RawFd> {
-    Generation::current().registry().and_then(registry::Registry::descriptor)
+    Book::own().registry().and_then(registry::Registry::descriptor)
 }

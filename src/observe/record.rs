@@ -21,7 +21,7 @@ use super::{
     counters::{Flow, class_of},
     layout::{Direction, RECORD_WORDS, field, flow, total},
     reason::number_of,
-    registry::{Generation, Registry, Words},
+    registry::{Book, Registry, Words},
 };
 use crate::{
     dibs::Gid,
@@ -61,13 +61,13 @@ pub(crate) struct Record {
 impl Record {
     /// A record for the connection of this socket, if there is room and its addresses are known.
     pub(crate) fn open(socket: BorrowedFd<'_>) -> Option<Arc<Self>> {
-        let generation = Generation::current();
+        let book = Book::own();
         let address = |addr: Result<_, Errno>| -> io::Result<SocketAddr> { Ok(SocketAddr::try_from(addr?)?) };
         let local = address(getsockname(socket)).ok()?;
         let peer = address(getpeername(socket).and_then(|peer| peer.ok_or(Errno::NOTCONN))).ok()?;
-        let registry = generation.make_registry()?;
+        let registry = book.make_registry()?;
         let Some((number, words)) = registry.take_record() else {
-            generation.add(total::UNRECORDED, 1);
+            book.add(total::UNRECORDED, 1);
             return None;
         };
         let record = Self { registry, number, words };

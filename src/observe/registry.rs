@@ -1,12 +1,14 @@
 //! The registry of this process.
 
 use std::{
-    env, io,
+    env,
+    ffi::OsStr,
+    io,
     os::fd::{AsFd, AsRawFd, RawFd},
     process,
     sync::{
         Mutex, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -23,64 +25,79 @@ use super::{
 };
 use crate::{
     dibs::{DeviceError, Memory},
-    unix::Kept,
+    unix::{Kept, PerProcess},
 };
 
 /// The words of a record.
 pub(super) type Words = [AtomicU64; RECORD_WORDS];
 
-/// What a process counts from its start, or from the last `fork` in whose child it runs.
-///
-/// Nothing here is ever freed or locked: the threads that a child does not have any more may have been anywhere in it.
-pub(super) struct Generation {
+/// What this process counts.
+pub(super) struct Book {
     /// Totals while there is no registry.
     early: [AtomicU64; TOTALS_LEN],
-    /// `None` inside if none could be made.
-    registry: OnceLock<Option<Registry>>,
-    next: OnceLock<Box<Generation>>,
+    registry: OnceLock<Registry>,
+    /// None could be made.
+    is_without: AtomicBool,
 }
 
-static FIRST: Generation = Generation::new();
+static BOOK: PerProcess<Book> = PerProcess::new();
 
-impl Generation {
+impl Book {
     const fn new() -> Self {
         Self {
             early: [const { AtomicU64::new(0) }; TOTALS_LEN],
             registry: OnceLock::new(),
-            next: OnceLock::new(),
+            is_without: AtomicBool::new(false),
         }
     }
 
-    /// The one that counts.
+    /// That of this process.
     #[inline]
-    pub(super) fn current() -> &'static Self {
-        let mut generation = &FIRST;
-        while let Some(next) = generation.next.get() {
-            generation = next;
+    pub(super) fn own() -> &'static Self {
+        BOOK.get_or_make(Self::new)
+    }
+
+    /// In a child after `fork`: leaves the registry of its parent to that.
+    pub(super) fn forget_inherited() {
+        if let Some(registry) = BOOK.inherited().and_then(|book| book.registry.get()) {
+            registry.forget();
         }
-        generation
     }
 
     /// The registry, if there is one already.
     #[inline]
-    pub(super) fn registry(&'static self) -> Option<&'static Registry> {
-        self.registry.get().and_then(Option::as_ref)
+    pub(super) fn registry(&self) -> Option<&Registry> {
+        self.registry.get()
     }
 
     /// The registry, made now if it has to be. `None` if that fails.
-    pub(super) fn make_registry(&'static self) -> Option<&'static Registry> {
-        let registry = self.registry.get_or_init(|| {
-            Registry::new()
-                .inspect_err(|error| tracing::warn!(%error, "no registry; smcdctl does not see this process"))
-                .ok()
-        });
-        let registry = registry.as_ref()?;
+    pub(super) fn make_registry(&self) -> Option<&Registry> {
+        if self.registry.get().is_none() && !self.is_without.load(Ordering::Relaxed) {
+            match Registry::new() {
+                // Of several that were made at the same time, one counts, and is told of.
+                Ok(new) => _ = self.registry.set(new).is_ok() && self.hand_over(),
+                Err(error) => {
+                    tracing::warn!(%error, "no registry; smcdctl does not see this process");
+                    self.is_without.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        let registry = self.registry.get()?;
         self.drain(registry);
         Some(registry)
     }
 
+    /// Hands the registry to whoever collects them. True if somebody does.
+    fn hand_over(&self) -> bool {
+        let collector = env::var_os(collector::VARIABLE).filter(|name| !name.is_empty());
+        match (collector, self.registry()) {
+            (Some(name), Some(registry)) => registry.hand_over(&name),
+            _ => false,
+        }
+    }
+
     /// Adds to a word of the totals.
-    pub(super) fn add(&'static self, total: usize, n: u64) {
+    pub(super) fn add(&self, total: usize, n: u64) {
         if let Some(registry) = self.registry() {
             return registry.add(total, n);
         }
@@ -101,15 +118,6 @@ impl Generation {
                 n => registry.add(total, n),
             }
         }
-    }
-
-    /// Begins anew, in a child after `fork`.
-    pub(super) fn succeed(&'static self) {
-        if let Some(registry) = self.registry() {
-            registry.forget();
-        }
-        // It cannot be set: only a child of this generation sets it, and has this thread alone.
-        let _ = self.next.set(Box::new(Self::new()));
     }
 }
 
@@ -143,9 +151,6 @@ impl Registry {
         memory.store(STARTED * 8, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))?;
         memory.store(LAYOUT * 8, LAYOUT_VALUE)?;
         memory.store(MAGIC * 8, MAGIC_VALUE)?;
-        if let Some(name) = env::var_os(collector::VARIABLE).filter(|name| !name.is_empty()) {
-            collector::push(&name, &fd);
-        }
         let identity = identity(&fd)?;
         let held = Mutex::new(Some(Held { fd: Kept::new(fd), identity }));
         let free = FreeList::new(RECORDS).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
@@ -194,6 +199,11 @@ impl Registry {
     /// Gives a record back.
     pub(super) fn give_back(&self, number: u32) {
         self.free.give_back(number);
+    }
+
+    fn hand_over(&self, to: &OsStr) -> bool {
+        let held = self.held.lock();
+        held.is_ok_and(|held| held.as_ref().is_some_and(|held| collector::push(to, &held.fd)))
     }
 
     pub(super) fn descriptor(&self) -> Option<RawFd> {

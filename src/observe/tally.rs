@@ -13,7 +13,7 @@ use super::{
     layout::{Direction, TRACE, flow, total},
     reason::number_of,
     record::Record,
-    registry::Generation,
+    registry::Book,
     trace::{self, CdcWord},
 };
 use crate::{dibs::Gid, tcp_fallback::FallbackReason};
@@ -66,7 +66,7 @@ fn bump(word: &AtomicU32) {
 impl Tally {
     /// Another connection has begun.
     pub(crate) fn new() -> Self {
-        Generation::current().add(total::SEEN, 1);
+        Book::own().add(total::SEEN, 1);
         Self {
             flows: Default::default(),
             elsewhere: Default::default(),
@@ -119,7 +119,7 @@ impl Tally {
     /// first).
     pub(crate) fn agree(&self, meter: &Meter, gids: (Gid, Gid), rings: (usize, usize), in_band: bool) {
         if !self.settled.swap(true, Ordering::Relaxed) {
-            Generation::current().add(total::PROMOTED, 1);
+            Book::own().add(total::PROMOTED, 1);
         }
         if let Some(record) = self.record() {
             record.agree(gids.0, gids.1, rings, in_band);
@@ -131,7 +131,7 @@ impl Tally {
     /// record for that.
     pub(crate) fn stay<'a>(&self, reason: FallbackReason, socket: impl FnOnce() -> BorrowedFd<'a>) {
         if !self.settled.swap(true, Ordering::Relaxed) {
-            Generation::current().add(total::FALLBACKS + number_of(reason), 1);
+            Book::own().add(total::FALLBACKS + number_of(reason), 1);
         }
         let record = match reason {
             FallbackReason::Disabled | FallbackReason::SocketInUse => self.record(),
@@ -161,19 +161,20 @@ impl Tally {
             }
             Some(record)
         };
+        // Under a lock of the connection, which who forks takes first: no child gets this half done.
         self.record.get_or_init(make).as_ref()
     }
 }
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        let generation = Generation::current();
-        generation.add(total::CLOSED, 1);
+        let book = Book::own();
+        book.add(total::CLOSED, 1);
         if let Some(record) = self.record() {
             return record.close();
         }
         for (flow, base) in self.flows.iter().zip(total::FLOWS) {
-            flow.counted(|at, n| generation.add(base + at, n));
+            flow.counted(|at, n| book.add(base + at, n));
         }
     }
 }
