@@ -11,6 +11,7 @@ use rustix::io::ioctl_fionread;
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
+    observe::Direction,
     smc::{
         ConnectionError,
         connection::{Connection, Progress},
@@ -269,8 +270,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let mut inbound = lock(&self.inbound);
         self.reads_in_flight.fetch_sub(1, Ordering::Relaxed);
         inbound.taken += bytes as u64;
-        drop(inbound);
-        bytes > 0 && self.note(bytes).is_multiple_of(LOOK_EVERY)
+        // Under the lock: others may be at it too.
+        bytes > 0 && self.note(Direction::In, bytes).is_multiple_of(LOOK_EVERY)
     }
 
     /// True if there is something to read, the end included. An error remains to be reported.
@@ -345,7 +346,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             };
             match (got, inbound.from) {
                 (Got::Bytes(n), _) => {
-                    if how == How::Take && self.note(n).is_multiple_of(LOOK_EVERY) {
+                    if how == How::Take && self.note(Direction::In, n).is_multiple_of(LOOK_EVERY) {
                         drop(inbound);
                         self.step();
                     }
@@ -400,6 +401,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
             }
             fault!("switch-found");
+            connection.meter().discount(Direction::In, PREAMBLE);
             inbound.from = From::TcpUntil(offset);
         }
         if inbound.from == From::TcpUntil(inbound.taken) {

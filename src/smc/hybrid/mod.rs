@@ -27,7 +27,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
 };
 
@@ -42,7 +42,11 @@ use super::{
     established::Established,
     negotiation::{Negotiation, Step},
 };
-use crate::{fault::fault, tcp_fallback::FallbackReason};
+use crate::{
+    fault::fault,
+    observe::{self, Direction, Tally},
+    tcp_fallback::{FallbackReason, promotion::is_peer_here},
+};
 
 /// Bytes of the ring before the first of the stream: the offset of the switch.
 const PREAMBLE: usize = 8;
@@ -98,8 +102,8 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     home: R::Home,
     config: Arc<SmcConfig>,
     phase: AtomicU8,
-    bytes: AtomicU64,
-    messages: AtomicU32,
+    /// What went by TCP.
+    tally: Tally,
     /// Calls since the handshake last went on.
     calls: AtomicU32,
     negotiation: Mutex<Option<Box<Negotiation>>>,
@@ -138,8 +142,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             home,
             config,
             phase: AtomicU8::new(Phase::Counting as u8),
-            bytes: AtomicU64::new(0),
-            messages: AtomicU32::new(0),
+            tally: Tally::new(),
             calls: AtomicU32::new(0),
             negotiation: Mutex::new(None),
             reason: Mutex::new(FallbackReason::NotYet),
@@ -154,9 +157,9 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
-    /// True if nothing will come of a promotion.
+    /// True if nothing will come of a promotion, and nobody wants to know more of the connection.
     pub(crate) fn stays(&self) -> bool {
-        self.phase() == Phase::Staying
+        self.phase() == Phase::Staying && !self.config.observe
     }
 
     /// The TCP connection below.
@@ -228,10 +231,26 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         ByteCounts { received: payload(received), sent: payload(sent) }
     }
 
-    /// Counts a call that has read or written something by TCP.
-    fn note(&self, bytes: usize) -> u32 {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.messages.fetch_add(1, Ordering::Relaxed)
+    /// Counts a call that has read or written something by TCP; says how many there were before. Under the lock of its
+    /// direction.
+    fn note(&self, direction: Direction, bytes: usize) -> u32 {
+        if self.config.observe && self.tally.record().is_none() {
+            self.observe();
+        }
+        self.tally.count(direction, bytes)
+    }
+
+    /// Makes the connection known, although nothing has become of it yet.
+    #[cold]
+    fn observe(&self) {
+        let socket = self.tcp.socket();
+        let Some(record) = self.tally.make_record(socket) else { return };
+        if let Ok(eligible) = is_peer_here(socket) {
+            record.is_eligible(eligible);
+        }
+        if self.phase() == Phase::Staying {
+            record.stay(*lock(&self.reason));
+        }
     }
 
     /// Goes on with the promotion if it is time to. True if both ends have just agreed.
@@ -241,8 +260,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
         match self.phase() {
             Phase::Counting => {
-                let (bytes, messages) =
-                    (self.bytes.load(Ordering::Relaxed), self.messages.load(Ordering::Relaxed));
+                let (bytes, messages) = (self.tally.bytes(), self.tally.calls());
                 self.config.promotion.is_due(bytes, messages) && self.negotiate()
             }
             Phase::Negotiating => self.is_time_to_look() && self.negotiate(),
@@ -269,6 +287,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 Ok(new) => {
                     *negotiation = Some(Box::new(new));
                     self.enter(Phase::Negotiating);
+                    if let Some(record) = self.tally.make_record(self.tcp.socket()) {
+                        record.is_eligible(true);
+                        record.enter(observe::Phase::Negotiating);
+                    }
                 }
                 Err(reason) => {
                     self.stay(reason);
@@ -301,6 +323,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     pub(crate) fn agree(&self, established: Established) -> bool {
         match R::new(established, &self.home) {
             Ok(ring) => {
+                ring.transport().announce(&self.tally, ring.connection(), false);
                 let is_new = self.ring.set(ring).is_ok();
                 fault!("promotion-agreed");
                 self.enter(Phase::Agreed);
@@ -318,6 +341,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     pub(crate) fn stay(&self, reason: FallbackReason) {
         tracing::debug!(%reason, "the connection stays TCP");
         *lock(&self.reason) = reason;
+        self.tally.stay(reason, || self.tcp.socket());
         if self.ring.get().is_none() {
             self.enter(Phase::Staying);
         }

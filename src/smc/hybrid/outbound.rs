@@ -8,6 +8,7 @@ use std::{
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
+    observe::Direction,
     smc::{
         connection::{Connection, Progress},
         words::{join, split, truth},
@@ -72,9 +73,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             match self.tcp.send(bufs) {
                 Ok(n) => {
                     outbound.given += n as u64;
+                    if n > 0 {
+                        self.note(Direction::Out, n);
+                    }
                     drop(outbound);
                     if n > 0 {
-                        self.note(n);
                         self.step();
                     }
                     return Ok(Progress::Done(n));
@@ -115,6 +118,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             return false;
         }
         fault!("switch-said");
+        connection.meter().discount(Direction::Out, PREAMBLE);
         outbound.on_ring = true;
         self.writes_ring.store(true, Ordering::Release);
         // Nothing will follow by TCP that what it holds back could wait for.
@@ -177,9 +181,9 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let mut outbound = lock(&self.outbound);
         self.writes_in_flight.fetch_sub(1, Ordering::Relaxed);
         outbound.given += bytes as u64;
-        drop(outbound);
         if bytes > 0 {
-            self.note(bytes);
+            // Under the lock: others may be at it too.
+            self.note(Direction::Out, bytes);
         }
     }
 

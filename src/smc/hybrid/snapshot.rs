@@ -158,8 +158,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             outbound: *outbound,
             stays: self.phase() == Phase::Staying,
             reason: *lock(&self.reason),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.tally.bytes(),
+            messages: self.tally.calls(),
             connection: self.ring.get().map(|ring| ring.connection().state()),
         }
     }
@@ -182,8 +182,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         *outbound = snapshot.outbound;
         self.reads_ring.store(inbound.is_on_ring(), Ordering::Release);
         self.writes_ring.store(outbound.is_on_ring(), Ordering::Release);
-        self.bytes.store(snapshot.bytes, Ordering::Relaxed);
-        self.messages.store(snapshot.messages, Ordering::Relaxed);
+        self.tally.resume(snapshot.bytes, snapshot.messages);
         *lock(&self.reason) = snapshot.reason;
         if snapshot.stays {
             self.enter(Phase::Staying);
