@@ -103,6 +103,7 @@ extern "C" fn in_parent() {
 extern "C" fn in_child() {
     errno::quietly(|| {
         process::begin();
+        smcd::observe::after_fork();
         let Preparation { child, held, _alone } = prepared();
         if let Some(child) = child {
             family::arrive(child);

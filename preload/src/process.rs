@@ -28,6 +28,7 @@ fn is_new() -> bool {
     let is_new = GENERATION.load().as_deref().is_some_and(|generation| generation.is_past());
     if is_new {
         begin();
+        smcd::observe::after_fork();
     }
     is_new
 }
