@@ -6,6 +6,7 @@
 //! - [`SmcStream`], [`SmcListener`] and [`SmcSocket`] stand in for their namesakes of `tokio::net`.
 //!   [`SmcStream::transport`] says which way the bytes go, and why.
 //! - [`blocking`] has the same for `std::net`, without a runtime.
+//! - [`raw`] is for front ends that are not written in Rust, as the library for `LD_PRELOAD`.
 //! - `adapters` fits them into axum, hyper and tonic.
 //! - [`dibs`] is the layer of devices that share memory, [`clc`] the handshake, [`smc`] the connection,
 //!   [`tcp_fallback`] the TCP connection below.
@@ -18,6 +19,7 @@ pub mod blocking;
 pub mod clc;
 pub mod dibs;
 mod fault;
+pub mod raw;
 pub mod smc;
 mod sync;
 pub mod tcp_fallback;

@@ -27,6 +27,8 @@ mod parking;
 mod receiver;
 #[path = "../src/smc/sender.rs"]
 mod sender;
+#[path = "../src/smc/words.rs"]
+mod words;
 
 use cursor::{CDC_LEN, RingLen, load};
 use loom::{

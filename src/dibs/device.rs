@@ -3,7 +3,7 @@
 use std::{
     fmt,
     os::fd::{BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
@@ -183,6 +183,12 @@ pub trait Interrupt: Send + Sync + fmt::Debug {
     /// who poll it as it is, without edges. Whoever else waits for it may miss a signal that is taken back so.
     fn clear(&self);
 
+    /// Waits until no other thread is in the middle of anything here, and keeps it so: for a process that is about to
+    /// fork, so that the child gets no lock that nobody releases.
+    fn hold(&self) -> Option<MutexGuard<'_, ()>> {
+        None
+    }
+
     /// Blocks the thread until a signal of this kind, or until `timeout`. `news` is asked before sleeping.
     ///
     /// May return early; the caller looks for itself. Returns false if the time is over. While a thread waits so for
@@ -254,7 +260,8 @@ impl Dmb {
 
 impl Drop for Dmb {
     fn drop(&mut self) {
-        // The device may have dropped it already, with the peer; then there is nothing left to do.
+        // The device may have dropped it already, with the peer, or be that of a process that this one was forked from;
+        // then there is nothing left to do.
         let _ = self.device.unregister_dmb(self.token);
     }
 }

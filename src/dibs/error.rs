@@ -41,6 +41,10 @@ pub enum DeviceError {
     /// The remote device has not yet taken what was sent to it before; worth another try within milliseconds.
     #[error("the remote device is busy")]
     Busy,
+    /// The device belongs to the process that this one was forked from. What it shares can still be used, and let go
+    /// of; for anything new this process needs a device of its own.
+    #[error("the device belongs to the process that this one was forked from")]
+    Inherited,
     /// The device has no such operation.
     #[error("the device has no such operation")]
     Unsupported,

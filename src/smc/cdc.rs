@@ -13,7 +13,10 @@
 //!
 //! Numbers are in the byte order of the host (SMC-D never swaps them). A receiver looks at the words at 8 and 16 only.
 
-use super::cursor::{CDC_LEN, Cursor};
+use super::{
+    cursor::{CDC_LEN, Cursor},
+    words::truth,
+};
 
 /// First byte of a CDC message.
 const CDC_TYPE: u8 = 0xfe;
@@ -85,6 +88,20 @@ impl Cdc {
     pub(crate) fn cons_word(&self) -> u64 {
         let reading = if self.reading { ProducerFlags::READING } else { ProducerFlags::empty() };
         self.cons.to_word([(self.producer | reading).bits(), self.state.bits()])
+    }
+
+    /// All of it, for a snapshot.
+    pub(crate) fn to_words(self) -> [u64; 2] {
+        let prod = self.prod.to_word([self.producer.bits(), 0]);
+        [prod, self.cons.to_word([self.state.bits(), u8::from(self.reading)])]
+    }
+
+    /// Reads a snapshot; `None` if it is none.
+    pub(crate) fn from_words([prod, cons]: [u64; 2]) -> Option<Self> {
+        let (prod, [producer, 0]) = Cursor::from_word(prod) else { return None };
+        let (cons, [state, reading]) = Cursor::from_word(cons);
+        let (producer, state) = (ProducerFlags::from_bits(producer)?, StateFlags::from_bits(state)?);
+        Some(Self { prod, cons, producer, state, reading: truth(reading)? })
     }
 
     /// The whole message, as it is moved where remote memory cannot be mapped.

@@ -36,8 +36,25 @@ pub(crate) enum State {
     ProcessAbort = 27,
 }
 
+impl State {
+    fn from_code(code: u8) -> Option<Self> {
+        let all = [
+            Self::Active,
+            Self::Closed,
+            Self::PeerCloseWait1,
+            Self::PeerCloseWait2,
+            Self::AppCloseWait1,
+            Self::AppCloseWait2,
+            Self::AppFinCloseWait,
+            Self::PeerFinCloseWait,
+            Self::ProcessAbort,
+        ];
+        all.into_iter().find(|state| *state as u8 == code)
+    }
+}
+
 /// The state, the flags that were sent and received. Each step says which flags are to be sent now, if any.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CloseState {
     state: State,
     sent: StateFlags,
@@ -48,6 +65,17 @@ impl CloseState {
     /// Of a connection just established.
     pub(crate) fn new() -> Self {
         Self { state: State::Active, sent: StateFlags::empty(), received: StateFlags::empty() }
+    }
+
+    /// All of it, for a snapshot.
+    pub(crate) fn to_bytes(self) -> [u8; 3] {
+        [self.state as u8, self.sent.bits(), self.received.bits()]
+    }
+
+    /// Reads a snapshot; `None` if it is none.
+    pub(crate) fn from_bytes([state, sent, received]: [u8; 3]) -> Option<Self> {
+        let (sent, received) = (StateFlags::from_bits(sent)?, StateFlags::from_bits(received)?);
+        Some(Self { state: State::from_code(state)?, sent, received })
     }
 
     #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Nothing here waits. [`Connection::try_read`] and [`Connection::try_write`] do what can be done now; front ends
 //! arm the interrupt, look again, and sleep.
 
+mod state;
+
 use std::{
     io::IoSlice,
     sync::{
@@ -12,6 +14,8 @@ use std::{
 };
 
 use bytes::BufMut;
+
+pub(crate) use state::{ConnectionState, Held};
 
 use super::{
     ConnectionError, PeerMisbehaved,
@@ -84,6 +88,7 @@ pub(crate) struct Connection {
     close_as_abort: OnceLock<bool>,
     received: AtomicU64,
     sent: AtomicU64,
+    abandoned: AtomicBool,
 }
 
 /// What the peer has to know of the sender besides its cursor.
@@ -119,6 +124,7 @@ impl Connection {
             close_as_abort: OnceLock::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
         }
     }
 
@@ -350,6 +356,20 @@ impl Connection {
     fn wrote(&self, done: usize) -> Progress {
         self.sent.fetch_add(done as u64, Ordering::Relaxed);
         if done == 0 { Progress::Blocked } else { Progress::Done(done) }
+    }
+
+    /// For how many bytes there is room.
+    pub(crate) fn room(&self) -> usize {
+        let mut tx = lock(&self.tx);
+        let _ = self.refresh_tx(&mut tx.sender);
+        tx.sender.space() as usize
+    }
+
+    /// True if the next byte to be read is the peer's urgent one.
+    pub(crate) fn is_at_mark(&self) -> bool {
+        let mut rx = lock(&self.rx);
+        let _ = self.refresh_rx(&mut rx);
+        rx.at_urgent()
     }
 
     /// True if something can be written, or an attempt would fail.

@@ -14,7 +14,11 @@ pub(crate) struct RingLen(u32);
 impl RingLen {
     /// The ring of a DMB of `dmb_len` bytes; `None` if there is no room for one or it would not fit in 32 bits.
     pub(crate) fn of_dmb(dmb_len: usize) -> Option<Self> {
-        let len = u32::try_from(dmb_len.checked_sub(CDC_LEN)?).ok()?;
+        Self::new(u32::try_from(dmb_len.checked_sub(CDC_LEN)?).ok()?)
+    }
+
+    /// A ring of so many bytes; `None` if it cannot be.
+    pub(crate) fn new(len: u32) -> Option<Self> {
         // Twice the ring must fit in 32 bits, so that no sum of two positions overflows.
         (1..=u32::MAX / 2).contains(&len).then_some(Self(len))
     }
@@ -57,6 +61,11 @@ impl Cursor {
         } else {
             Self { wrap: self.wrap, count }
         }
+    }
+
+    /// As [`Cursor::distance`], where this position too may be anything.
+    pub(crate) fn checked_distance(self, to: Self, ring: RingLen) -> Option<u32> {
+        if self.count < ring.get() { self.distance(to, ring).ok() } else { None }
     }
 
     /// Bytes from here to `to`, if `to` is a valid position at most one ring ahead.

@@ -46,7 +46,13 @@ impl Established {
 
 impl Drop for Established {
     fn drop(&mut self) {
-        if let Some((connection, group)) = self.held.take() {
+        let Some((connection, group)) = self.held.take() else { return };
+        if connection.is_abandoned() {
+            // Another process has it too: nothing is said to the peer, and nobody may get the buffers.
+        } else if self.stack.is_inherited() {
+            // The pools are the parent's, and their locks may be held by a thread that is not there.
+            connection.close();
+        } else {
             self.stack.release(group, connection);
         }
     }

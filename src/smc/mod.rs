@@ -40,7 +40,7 @@ mod sender;
 mod smcd;
 #[cfg(feature = "tokio")]
 mod socket;
-mod spin;
+pub(crate) mod spin;
 #[cfg(feature = "tokio")]
 pub mod split;
 #[cfg(feature = "tokio")]
@@ -55,6 +55,7 @@ mod stream_options;
 mod transport;
 #[cfg(feature = "tokio")]
 mod watched;
+mod words;
 
 pub use config::{DEFAULT_RECEIVE_BUFFER, Handshake, SmcConfig};
 pub use connection::ByteCounts;

@@ -3,7 +3,7 @@
 //! There is no thread behind it: the steps are taken in the application's own calls, between its reads and writes on
 //! the TCP connection. None of them waits. Whoever comes second to the rendezvous is the client of the CLC exchange.
 
-use std::{os::fd::BorrowedFd, sync::Arc, time::Instant};
+use std::{io, os::fd::BorrowedFd, sync::Arc, time::Instant};
 
 use super::{
     SmcConfig, Stack,
@@ -31,7 +31,7 @@ use crate::{
     unix::Handed,
 };
 
-/// So often the two ends may find that only one of them knows their link group, and start again.
+/// So often the two ends may find that only one of them knows their link group, or break off, and start again.
 const ROUNDS: u32 = 3;
 
 /// Processes of the peer's user that may have come to the rendezvous and not yet said anything.
@@ -88,6 +88,9 @@ impl Negotiation {
     pub(crate) fn new(tcp: BorrowedFd<'_>, config: Arc<SmcConfig>) -> Result<Self, FallbackReason> {
         let rendezvous = Rendezvous::of(tcp, config.runtime_dir.as_deref())?;
         let stack = config.the_stack();
+        if stack.is_inherited() {
+            return Err(FallbackReason::StackInherited);
+        }
         Ok(Self { rendezvous, config, stack, stage: Stage::Seeking, rounds: 0 })
     }
 
@@ -99,13 +102,13 @@ impl Negotiation {
             Stage::Proposed { channel, proof, expect } => match channel.look() {
                 Look::Packet(packet) => self.on_answer(&channel, proof, *expect, *packet),
                 Look::Empty => self.stay(Stage::Proposed { channel, proof, expect }),
-                Look::Closed => Step::Over(FallbackReason::PeerLeft),
+                Look::Closed => self.seek_again(FallbackReason::PeerLeft),
                 Look::Garbage => Step::Over(FallbackReason::PeerMisbehaved),
             },
             Stage::Accepted { channel, pair, expect, group, own } => match channel.look() {
                 Look::Packet(packet) => self.on_confirm(pair, *expect, &group, own, *packet),
                 Look::Empty => self.stay(Stage::Accepted { channel, pair, expect, group, own }),
-                Look::Closed => Step::Over(FallbackReason::PeerLeft),
+                Look::Closed => self.seek_again(FallbackReason::PeerLeft),
                 Look::Garbage => Step::Over(FallbackReason::PeerMisbehaved),
             },
             Stage::Over => Step::Over(FallbackReason::PeerLeft),
@@ -131,13 +134,24 @@ impl Negotiation {
         }
     }
 
-    /// The two ends do not agree on whether there is a link group. The next attempt makes a new one.
-    fn seek_again(&mut self, code: DeclineCode) -> Step {
+    /// The two ends do not agree on whether there is a link group: the next attempt makes a new one. Or the other has
+    /// broken off without a word, as one does that is about to fork: it may come again.
+    fn seek_again(&mut self, reason: FallbackReason) -> Step {
         self.rounds += 1;
         if self.rounds < ROUNDS {
             return self.advance(Stage::Seeking);
         }
-        Step::Over(FallbackReason::Declined(code))
+        Step::Over(reason)
+    }
+
+    /// A message could not be sent.
+    fn failed(&mut self, error: &io::Error) -> Step {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                self.seek_again(FallbackReason::PeerLeft)
+            }
+            kind => Step::Over(FallbackReason::SideChannel(kind)),
+        }
     }
 
     fn propose(&mut self, channel: Channel, proof: Proof) -> Step {
@@ -146,7 +160,7 @@ impl Negotiation {
             Err(decline) => return refuse(&channel, decline, decline.diagnosis),
         };
         if let Err(error) = channel.send(proposal, &[]) {
-            return Step::Over(FallbackReason::SideChannel(error.kind()));
+            return self.failed(&error);
         }
         fault!("promotion-proposed");
         self.advance(Stage::Proposed { channel, proof, expect: Box::new(expect) })
@@ -190,7 +204,7 @@ impl Negotiation {
                 let (accept, expect) =
                     offered.accept(&candidate, dmb, first_contact, group.link_id(), Instant::now());
                 if let Err(error) = channel.send(accept, &own.fds) {
-                    return Step::Over(FallbackReason::SideChannel(error.kind()));
+                    return self.failed(&error);
                 }
                 fault!("promotion-accepted");
                 self.advance(Stage::Accepted { channel, pair, expect: Box::new(expect), group, own })
@@ -232,7 +246,7 @@ impl Negotiation {
             Ok((group, own, outlet)) => {
                 let (confirm, agreed) = accepted.confirm(own_dmb(&own.dmb), group.link_id());
                 if let Err(error) = channel.send(confirm, &own.fds) {
-                    return Step::Over(FallbackReason::SideChannel(error.kind()));
+                    return self.failed(&error);
                 }
                 fault!("promotion-confirmed");
                 group.confirm();
@@ -240,7 +254,11 @@ impl Negotiation {
             }
             Err(code) => {
                 let refused = refuse(channel, accepted.decline(code), code);
-                if code == DeclineCode::SYNC { self.seek_again(code) } else { refused }
+                if code == DeclineCode::SYNC {
+                    self.seek_again(FallbackReason::Declined(code))
+                } else {
+                    refused
+                }
             }
         }
     }
@@ -291,7 +309,7 @@ impl Negotiation {
             },
             Err(HandshakeError::PeerDeclined { out_of_sync: true, diagnosis }) => {
                 self.stack.out_of_sync(pair);
-                self.seek_again(diagnosis)
+                self.seek_again(FallbackReason::Declined(diagnosis))
             }
             Err(error) => reason(&error),
         }

@@ -4,6 +4,7 @@ use super::{
     PeerMisbehaved,
     cdc::ProducerFlags,
     cursor::{Cursor, RingLen, Span},
+    words::{join, split},
 };
 
 /// Least value of the update limit: `SOCK_MIN_SNDBUF / 2` of Linux on common machines.
@@ -26,8 +27,32 @@ pub(crate) enum Urgent {
     Passed(Option<u8>),
 }
 
+impl Urgent {
+    /// Kind, distance and byte.
+    fn to_parts(self) -> (u8, u32, u8) {
+        match self {
+            Self::None => (0, 0, 0),
+            Self::At { unread, taken: false } => (1, unread, 0),
+            Self::At { unread, taken: true } => (2, unread, 0),
+            Self::Passed(None) => (3, 0, 0),
+            Self::Passed(Some(byte)) => (4, 0, byte),
+        }
+    }
+
+    fn from_parts(parts: (u8, u32, u8)) -> Option<Self> {
+        Some(match parts {
+            (0, 0, 0) => Self::None,
+            (1, unread, 0) => Self::At { unread, taken: false },
+            (2, unread, 0) => Self::At { unread, taken: true },
+            (3, 0, 0) => Self::Passed(None),
+            (4, 0, byte) => Self::Passed(Some(byte)),
+            _ => return None,
+        })
+    }
+}
+
 /// Consumer cursor, unread bytes, and what the peer knows of them.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Receiver {
     ring: RingLen,
     /// The peer's producer cursor as last seen.
@@ -54,6 +79,37 @@ impl Receiver {
             peer: ProducerFlags::empty(),
             urgent: Urgent::None,
         }
+    }
+
+    /// All of it, for a snapshot.
+    pub(crate) fn to_words(self) -> [u64; 4] {
+        let (kind, at, byte) = self.urgent.to_parts();
+        [
+            self.prod.to_word([self.peer.bits(), kind]),
+            self.cons.to_word([byte, 0]),
+            join(self.unread, self.unconfirmed),
+            join(self.ring.get(), at),
+        ]
+    }
+
+    /// Reads a snapshot; `None` if no receiver can be so.
+    pub(crate) fn from_words([prod, cons, counts, rest]: [u64; 4]) -> Option<Self> {
+        let (prod, [peer, kind]) = Cursor::from_word(prod);
+        let (cons, [byte, 0]) = Cursor::from_word(cons) else { return None };
+        let (unread, unconfirmed) = split(counts);
+        let (ring, at) = split(rest);
+        let ring = RingLen::new(ring)?;
+        let peer = ProducerFlags::from_bits(peer)?;
+        let urgent = Urgent::from_parts((kind, at, byte))?;
+        let is_behind = matches!(urgent, Urgent::At { unread: at, .. } if at >= unread);
+        let is_sound = cons.checked_distance(prod, ring) == Some(unread) && unconfirmed <= ring.get();
+        let restored = Self { prod, cons, unread, unconfirmed, peer, urgent, ..Self::new(ring) };
+        (is_sound && !is_behind).then_some(restored)
+    }
+
+    /// The ring that it reads from.
+    pub(crate) fn ring(&self) -> RingLen {
+        self.ring
     }
 
     /// Bytes in the ring, an urgent one included.

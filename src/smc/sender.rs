@@ -3,10 +3,11 @@
 use super::{
     PeerMisbehaved,
     cursor::{Cursor, RingLen, Span},
+    words::{join, split, truth},
 };
 
 /// Producer cursor and room in the peer's ring.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sender {
     ring: RingLen,
     prod: Cursor,
@@ -21,6 +22,28 @@ impl Sender {
     /// At the start of a connection whose peer has a ring of this length.
     pub(crate) fn new(ring: RingLen) -> Self {
         Self { ring, prod: Cursor::default(), cons: Cursor::default(), space: ring.get(), urgent: false }
+    }
+
+    /// All of it, for a snapshot.
+    pub(crate) fn to_words(self) -> [u64; 3] {
+        let prod = self.prod.to_word([u8::from(self.urgent), 0]);
+        [prod, self.cons.to_word([0, 0]), join(self.ring.get(), self.space)]
+    }
+
+    /// Reads a snapshot; `None` if no sender can be so.
+    pub(crate) fn from_words([prod, cons, lengths]: [u64; 3]) -> Option<Self> {
+        let (prod, [urgent, 0]) = Cursor::from_word(prod) else { return None };
+        let (cons, [0, 0]) = Cursor::from_word(cons) else { return None };
+        let (ring, space) = split(lengths);
+        let ring = RingLen::new(ring)?;
+        let unconfirmed = cons.checked_distance(prod, ring)?;
+        let is_sound = unconfirmed.checked_add(space) == Some(ring.get());
+        is_sound.then_some(Self { ring, prod, cons, space, urgent: truth(urgent)? })
+    }
+
+    /// The ring that it writes to.
+    pub(crate) fn ring(&self) -> RingLen {
+        self.ring
     }
 
     /// Bytes that can be written now.

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -19,11 +19,17 @@ use crate::{
         Device, DeviceError,
         loopback::{DmbLimits, Loopback},
     },
+    unix::{Generation, PerProcess},
 };
 
 /// Devices and link groups. A process needs only [`Stack::shared`]; several let it play several peers.
+///
+/// A stack belongs to the process that made it. A child that is forked inherits its connections, but makes no new ones
+/// with it: these stay TCP. [`Stack::shared`] gives it a stack of its own.
 #[derive(Debug)]
 pub struct Stack {
+    /// The process whose stack it is.
+    of: Generation,
     devices: Vec<Arc<dyn Device>>,
     groups: Mutex<HashMap<Pair, Arc<LinkGroup>>>,
     next_link_id: AtomicU32,
@@ -46,6 +52,7 @@ impl Stack {
     /// A stack over these devices, the preferred ones first.
     pub fn new(devices: Vec<Arc<dyn Device>>) -> Arc<Self> {
         Arc::new(Self {
+            of: Generation::current(),
             devices,
             groups: Mutex::default(),
             next_link_id: AtomicU32::new(1),
@@ -63,18 +70,22 @@ impl Stack {
         Ok(Self::new(vec![Arc::new(Loopback::new(limits)?)]))
     }
 
-    /// The stack of this process, made at first use. Without a device, if none could be had; then every connection
-    /// is TCP.
+    /// The stack of this process, made at first use; a child that is forked makes its own. Without a device, if none
+    /// could be had; then every connection is TCP.
     pub fn shared() -> Arc<Self> {
-        static SHARED: OnceLock<Arc<Stack>> = OnceLock::new();
-        SHARED
-            .get_or_init(|| {
-                Self::with_loopback(DmbLimits::default()).unwrap_or_else(|error| {
-                    tracing::warn!(%error, "no loopback device; connections stay TCP");
-                    Self::new(Vec::new())
-                })
+        static SHARED: PerProcess<Arc<Stack>> = PerProcess::new();
+        let make = || {
+            Self::with_loopback(DmbLimits::default()).unwrap_or_else(|error| {
+                tracing::warn!(%error, "no loopback device; connections stay TCP");
+                Self::new(Vec::new())
             })
-            .clone()
+        };
+        SHARED.get_or_make(make).clone()
+    }
+
+    /// True if it belongs to a process that this one was forked from.
+    pub fn is_inherited(&self) -> bool {
+        self.of.is_past()
     }
 
     /// The devices of the stack.

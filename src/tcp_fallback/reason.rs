@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use crate::clc::DeclineCode;
+use crate::{clc::DeclineCode, unix::errno::errno_of_kind};
 
 /// Why a connection stayed TCP. An outcome, not an error: the connection works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,13 +30,17 @@ pub enum FallbackReason {
     SideChannel(io::ErrorKind),
     /// The TCP socket was used past this stream.
     SocketInUse,
+    /// The stack in the settings belongs to the process that this one was forked from.
+    StackInherited,
 }
 
 impl FallbackReason {
     /// The code as Linux reports it for its sockets (`smcss`): zero if SMC was not tried.
     pub fn code(self) -> DeclineCode {
         match self {
-            Self::Disabled | Self::NotYet | Self::PeerNotLocal | Self::SocketInUse => DeclineCode(0),
+            Self::Disabled | Self::NotYet | Self::PeerNotLocal | Self::SocketInUse | Self::StackInherited => {
+                DeclineCode(0)
+            }
             Self::PeerUnproven | Self::PeerLeft | Self::PeerMisbehaved | Self::SideChannel(_) => {
                 DeclineCode::INTERNAL
             }
@@ -44,6 +48,46 @@ impl FallbackReason {
             Self::Declined(code) => code,
             Self::PeerDeclined(_) => DeclineCode::PEER_DECLINED,
         }
+    }
+
+    /// A number, and one more for details; for a snapshot.
+    pub(crate) fn to_numbers(self) -> (u32, u32) {
+        match self {
+            Self::Disabled => (0, 0),
+            Self::PeerNotSmc => (1, 0),
+            Self::Declined(code) => (2, code.0),
+            Self::PeerDeclined(code) => (3, code.0),
+            Self::NotYet => (4, 0),
+            Self::PeerNotLocal => (5, 0),
+            Self::PeerUnproven => (6, 0),
+            Self::PeerLeft => (7, 0),
+            Self::PeerMisbehaved => (8, 0),
+            Self::SideChannel(kind) => (9, errno_of_kind(kind).unsigned_abs()),
+            Self::SocketInUse => (10, 0),
+            Self::StackInherited => (11, 0),
+        }
+    }
+
+    /// Reads the numbers; `None` if they are no reason. Of rare kinds of system errors the kind is lost.
+    pub(crate) fn from_numbers(numbers: (u32, u32)) -> Option<Self> {
+        Some(match numbers {
+            (0, 0) => Self::Disabled,
+            (1, 0) => Self::PeerNotSmc,
+            (2, code) => Self::Declined(DeclineCode(code)),
+            (3, code) => Self::PeerDeclined(DeclineCode(code)),
+            (4, 0) => Self::NotYet,
+            (5, 0) => Self::PeerNotLocal,
+            (6, 0) => Self::PeerUnproven,
+            (7, 0) => Self::PeerLeft,
+            (8, 0) => Self::PeerMisbehaved,
+            (9, errno) => {
+                let error = io::Error::from_raw_os_error(i32::try_from(errno).ok()?);
+                Self::SideChannel(error.kind())
+            }
+            (10, 0) => Self::SocketInUse,
+            (11, 0) => Self::StackInherited,
+            _ => return None,
+        })
     }
 
     /// The diagnosis that the peer sent, if it declined.
@@ -69,6 +113,7 @@ impl fmt::Display for FallbackReason {
             Self::PeerMisbehaved => f.write_str("the peer broke the rules of the promotion"),
             Self::SideChannel(kind) => write!(f, "the two ends could not meet: {kind}"),
             Self::SocketInUse => f.write_str("its TCP socket was used directly"),
+            Self::StackInherited => f.write_str("its stack belongs to the parent process"),
         }
     }
 }

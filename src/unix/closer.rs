@@ -7,45 +7,60 @@
 use std::{
     os::fd::OwnedFd,
     sync::{
-        OnceLock,
+        Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Sender, channel},
     },
     thread,
 };
 
+use super::PerProcess;
+
 /// More than this waiting to be closed means that the thread is held up, and nothing more is taken from strangers.
 const TOO_MANY: usize = 256;
 
-static PENDING: AtomicUsize = AtomicUsize::new(0);
+/// The thread that closes. A child has none of its parent's threads.
+static CLOSER: PerProcess<Closer> = PerProcess::new();
+
+struct Closer {
+    /// None if the thread could not be started.
+    work: Option<Sender<OwnedFd>>,
+    pending: Arc<AtomicUsize>,
+}
+
+impl Closer {
+    fn start() -> Self {
+        let (to_closer, work) = channel::<OwnedFd>();
+        let pending = Arc::new(AtomicUsize::new(0));
+        let left = pending.clone();
+        let run = move || {
+            for fd in work {
+                drop(fd);
+                left.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
+        let started = thread::Builder::new().name("smcd-closer".into()).spawn(run);
+        Self { work: started.ok().map(|_| to_closer), pending }
+    }
+}
 
 /// Closes these descriptors, in a while.
 pub(crate) fn discard(fds: impl IntoIterator<Item = OwnedFd>) {
-    static CLOSER: OnceLock<Option<Sender<OwnedFd>>> = OnceLock::new();
     let mut fds = fds.into_iter().peekable();
     if fds.peek().is_none() {
         return;
     }
-    let closer = CLOSER.get_or_init(|| {
-        let (to_closer, work) = channel::<OwnedFd>();
-        let run = move || {
-            for fd in work {
-                drop(fd);
-                PENDING.fetch_sub(1, Ordering::Relaxed);
-            }
-        };
-        thread::Builder::new().name("smcd-closer".into()).spawn(run).ok().map(|_| to_closer)
-    });
+    let closer = CLOSER.get_or_make(Closer::start);
     for fd in fds {
-        if let Some(closer) = closer {
-            PENDING.fetch_add(1, Ordering::Relaxed);
+        if let Some(work) = &closer.work {
+            closer.pending.fetch_add(1, Ordering::Relaxed);
             // It never ends; if it could not be started, there is no better place than this one.
-            let _ = closer.send(fd);
+            let _ = work.send(fd);
         }
     }
 }
 
 /// True if what was sent before cannot be closed.
 pub(crate) fn is_held_up() -> bool {
-    PENDING.load(Ordering::Relaxed) > TOO_MANY
+    CLOSER.get().is_some_and(|closer| closer.pending.load(Ordering::Relaxed) > TOO_MANY)
 }

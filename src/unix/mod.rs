@@ -1,8 +1,16 @@
-//! What the system offers beside streams: packets with descriptors, from peers that are not trusted, and options.
+//! What the system offers beside streams: packets with descriptors, from peers that are not trusted, options, and what
+//! `fork` makes of a process.
 
 pub(crate) mod closer;
+pub(crate) mod errno;
+mod generation;
 mod handed;
+pub(crate) mod kept;
 pub(crate) mod packet;
+mod per_process;
 pub(crate) mod sockopt;
 
+pub(crate) use generation::Generation;
 pub(crate) use handed::Handed;
+pub(crate) use kept::Kept;
+pub(crate) use per_process::PerProcess;

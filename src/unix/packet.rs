@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 
-use super::{Handed, closer};
+use super::{Generation, Handed, Kept, closer};
 
 /// Most descriptors that one packet of ours carries.
 pub(crate) const MAX_FDS: usize = 2;
@@ -34,9 +34,13 @@ pub(crate) enum Received {
 
 /// A socket on which a process that is not trusted may send packets.
 ///
-/// To close it is to close the descriptors in packets that nobody has taken. So these are taken before.
+/// To close it is to close the descriptors in packets that nobody has taken. So these are taken before, unless it is
+/// the socket of a process that this one came from: then it stays open there.
 #[derive(Debug)]
-pub(crate) struct PacketSocket(OwnedFd);
+pub(crate) struct PacketSocket {
+    fd: Kept,
+    of: Generation,
+}
 
 impl PacketSocket {
     /// A new socket.
@@ -47,12 +51,21 @@ impl PacketSocket {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )
-        .map(Self)
+        .map(Self::of)
+    }
+
+    fn of(fd: OwnedFd) -> Self {
+        Self { fd: Kept::new(fd), of: Generation::current() }
+    }
+
+    /// True if a process that this one came from made it.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.of.is_past()
     }
 
     /// The next connection that somebody opened to this listener, if there is one.
     pub(crate) fn accept(&self) -> Option<Self> {
-        accept_with(self, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok().map(Self)
+        accept_with(self, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok().map(Self::of)
     }
 
     /// True if there is a packet, be it empty. Only where nothing more can come.
@@ -68,14 +81,17 @@ impl PacketSocket {
 
 impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl Drop for PacketSocket {
     fn drop(&mut self) {
+        if self.is_inherited() {
+            return;
+        }
         // From here on nothing comes; what fails here has nothing to receive.
-        let _ = shutdown(&self.0, Shutdown::Read);
+        let _ = shutdown(&self.fd, Shutdown::Read);
         // Of a listener: those that nobody has accepted.
         while let Some(socket) = self.accept() {
             drop(socket);
@@ -83,7 +99,7 @@ impl Drop for PacketSocket {
         while self.holds_packets() {
             if closer::is_held_up() {
                 // As long as there is another descriptor, closing ours does nothing.
-                let other = fcntl_dupfd_cloexec(&self.0, 0);
+                let other = fcntl_dupfd_cloexec(&self.fd, 0);
                 return closer::discard(other);
             }
             receive(self, &mut []);

@@ -1,7 +1,7 @@
 //! The table of all cases. To add one: a C file in `c/`, and a line here.
 
 use crate::{
-    case::{Case, Outcome::*, sources, test},
+    case::{Case, Outcome::*, compiled, sources, test},
     mode::Mode,
 };
 
@@ -75,6 +75,46 @@ cases! {
     out_of_band: "urgent data (MSG_OOB)", KeepsSmcd;
     timeouts: "SO_RCVTIMEO and SO_SNDTIMEO", KeepsSmcd;
     queue_sizes: "FIONREAD, SIOCOUTQ, SO_RCVLOWAT", KeepsSmcd;
+    shutdown_each: "shutdown in each direction", KeepsSmcd;
+    close_unread: "close with unread data, and SO_LINGER 0: a reset", KeepsSmcd;
+    close_unsent: "close right after much data: all of it arrives", KeepsSmcd;
+    closed_meanwhile: "shutdown while another thread waits", KeepsSmcd;
+    signals: "signals during calls that wait, with and without SA_RESTART", KeepsSmcd;
+    sigio: "signal-driven input (O_ASYNC)", KeepsSmcd;
+    stdio: "streams of the C library (fdopen), dprintf", KeepsSmcd;
+    send_file: "sendfile to a connection, splice to and from it", KeepsSmcd;
+    many_messages: "recvmmsg and sendmmsg", KeepsSmcd;
+    vectors: "readv, writev, recvmsg, sendmsg, recvfrom, sendto", KeepsSmcd;
+    fortified: "the checking variants of the calls (`__recv_chk` and others)", KeepsSmcd;
+    bad_arguments: "bad addresses, bad descriptors, calls that sockets do not know", KeepsSmcd;
+    fill_and_drain: "O_NONBLOCK, FIONBIO, MSG_DONTWAIT: full and empty", KeepsSmcd;
+    corked: "TCP_CORK, MSG_MORE, TCP_NODELAY", KeepsSmcd;
+    connecting: "connect, blocking and not; names and options", KeepsSmcd;
+    ipv6: "IPv6, and IPv4 by an IPv6 socket", KeepsSmcd;
+    many_connections: "300 connections at once", KeepsSmcd;
+    close_many: "close_range, closefrom, and closing all numbers", KeepsSmcd;
+    cloned: "clone, with and without shared descriptors", KeepsSmcd;
+    peer_killed: "the peer is killed: what it had sent, then the end", KeepsSmcd;
+    peer_killed_unread: "the peer is killed with unread data: a reset", KeepsSmcd;
+    peer_killed_asleep: "the peer is killed while threads wait for it", KeepsSmcd;
+    peer_stopped: "the peer is stopped and goes on", KeepsSmcd;
+    descriptors_later: "no descriptors left, after the promotion", KeepsSmcd;
+    idle: "who waits uses no processor time", KeepsSmcd;
+    other_sockets: "UDP, unix sockets and pipes beside a connection", KeepsSmcd;
+    no_descriptors: "no descriptors left, before the promotion", StaysTcp;
+    no_memory: "no memory for buffers", StaysTcp;
+    static_binary: "static binaries", StaysTcp;
+    io_uring: "processes that use io_uring", StaysTcp;
+}
+
+/// It is to be what its name says: a test that the compiler has undone would prove nothing.
+#[test]
+fn the_fortified_case_is_fortified() {
+    let case = CASES.iter().find(|case| case.name == "fortified").expect("it is in the table");
+    let program = std::fs::read(compiled(case)).expect("the program");
+    for call in ["__recv_chk", "__recvfrom_chk", "__read_chk", "__poll_chk", "__ppoll_chk", "__fdelt_chk"] {
+        assert!(program.windows(call.len()).any(|bytes| bytes == call.as_bytes()), "{call}");
+    }
 }
 
 #[test]

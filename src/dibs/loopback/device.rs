@@ -16,7 +16,7 @@ use crate::{
     dibs::{
         BadDmb, Cause, Chid, Device, DeviceError, Dmb, DmbToken, Doorbell, Gid, Memory, RemoteDmb, VlanId,
     },
-    unix::closer,
+    unix::{Generation, closer},
 };
 
 /// Fabric id of the loopback fabric between processes.
@@ -57,6 +57,8 @@ impl Default for DmbLimits {
 pub struct Loopback(Arc<Inner>);
 
 struct Inner {
+    /// The process whose device it is.
+    of: Generation,
     gid: Gid,
     uid: u32,
     limits: DmbLimits,
@@ -149,7 +151,14 @@ impl Loopback {
         let gid = random_gid()?;
         let listener = link::listen_as(gid)?;
         let uid = rustix::process::geteuid().as_raw();
-        Ok(Self(Arc::new(Inner { gid, uid, limits, state: Mutex::new(State::new(Inbox::new(listener))) })))
+        let (of, state) = (Generation::current(), Mutex::new(State::new(Inbox::new(listener))));
+        Ok(Self(Arc::new(Inner { of, gid, uid, limits, state })))
+    }
+
+    /// Makes sure that the device is this process' own. In a child, GID and tokens are those of the parent, and a lock
+    /// may be held by a thread that is not there.
+    fn check_own(&self) -> Result<(), DeviceError> {
+        if self.0.of.is_past() { Err(DeviceError::Inherited) } else { Ok(()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -328,10 +337,14 @@ impl Device for Loopback {
 
     /// Loopback knows no VLANs; `vlan` is ignored, as in Linux.
     fn query_remote_gid(&self, gid: Gid, _vlan: Option<VlanId>) -> Result<(), DeviceError> {
+        self.check_own()?;
         self.reach(&mut self.state(), gid).map(drop)
     }
 
     fn tend(&self) {
+        if self.check_own().is_err() {
+            return;
+        }
         self.state().inbox.take_in();
     }
 
@@ -340,12 +353,16 @@ impl Device for Loopback {
     }
 
     fn memory_left(&self, user: Gid, uid: Option<u32>) -> usize {
+        if self.check_own().is_err() {
+            return 0;
+        }
         let mut state = self.state();
         let uid = uid.map_or_else(|| self.reach(&mut state, user), Ok);
         uid.map_or(0, |uid| state.bytes_left(&self.0.limits, uid))
     }
 
     fn register_dmb(&self, user: Gid, len: usize, _vlan: Option<VlanId>) -> Result<Dmb, DeviceError> {
+        self.check_own()?;
         let mut state = self.state();
         let uid = self.reach(&mut state, user)?;
         let made = self.make(&mut state, user, uid, len)?;
@@ -361,6 +378,7 @@ impl Device for Loopback {
     }
 
     fn unregister_dmb(&self, token: DmbToken) -> Result<(), DeviceError> {
+        self.check_own()?;
         let mut state = self.state();
         state.leave(token)?;
         // Its user finds out by the doorbell, whose other end goes with the DMB.
@@ -374,6 +392,7 @@ impl Device for Loopback {
     }
 
     fn attach_dmb(&self, owner: Gid, token: DmbToken, len: usize) -> Result<RemoteDmb, DeviceError> {
+        self.check_own()?;
         let mut state = self.state();
         state.inbox.take_in();
         let moved = state
@@ -395,6 +414,7 @@ impl Device for Loopback {
     }
 
     fn register_handover(&self, user: Gid, uid: u32, len: usize) -> Result<(Dmb, Vec<OwnedFd>), DeviceError> {
+        self.check_own()?;
         let mut state = self.state();
         let made = self.make(&mut state, user, uid, len)?;
         let (dmb, offer) = self.enter(&mut state, made);
@@ -408,6 +428,10 @@ impl Device for Loopback {
         len: usize,
         fds: Vec<OwnedFd>,
     ) -> Result<RemoteDmb, DeviceError> {
+        if let Err(inherited) = self.check_own() {
+            closer::discard(fds);
+            return Err(inherited);
+        }
         if fds.is_empty() {
             return Err(DeviceError::UnknownToken(token));
         }

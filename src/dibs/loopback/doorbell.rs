@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -17,9 +17,12 @@ use rustix::{
     thread::futex,
 };
 
-use crate::dibs::{
-    Cause, DeviceError, Doorbell, Interrupt, Memory,
-    parking::{self, Sleeper},
+use crate::{
+    dibs::{
+        Cause, DeviceError, Doorbell, Interrupt, Memory,
+        parking::{self, Sleeper},
+    },
+    unix::Kept,
 };
 
 /// Bytes behind the DMB for the words of its signals: one page, so that DMBs stay page-aligned.
@@ -64,7 +67,7 @@ impl Words {
 #[derive(Debug)]
 pub(super) struct LoopbackInterrupt {
     words: Words,
-    socket: OwnedFd,
+    socket: Kept,
     armings: AtomicU32,
     /// Held while rings are taken out, so that two tasks do not take what has to stay.
     draining: Mutex<()>,
@@ -73,7 +76,12 @@ pub(super) struct LoopbackInterrupt {
 impl LoopbackInterrupt {
     pub(super) fn new(memory: Arc<Memory>, dmb_len: usize, socket: OwnedFd) -> Result<Self, DeviceError> {
         let words = Words::new(memory, dmb_len)?;
-        Ok(Self { words, socket, armings: AtomicU32::new(0), draining: Mutex::new(()) })
+        Ok(Self { words, socket: Kept::new(socket), armings: AtomicU32::new(0), draining: Mutex::new(()) })
+    }
+
+    fn draining(&self) -> MutexGuard<'_, ()> {
+        // Nothing panics while it is held.
+        self.draining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cold]
@@ -109,9 +117,13 @@ impl Interrupt for LoopbackInterrupt {
     }
 
     fn clear(&self) {
-        let _guard = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.draining();
         // More than there are, unless the peer rings without being asked to; that ends the next wait early.
         let _ = recv(&self.socket, &mut [0u8; 1024], RecvFlags::DONTWAIT);
+    }
+
+    fn hold(&self) -> Option<MutexGuard<'_, ()>> {
+        Some(self.draining())
     }
 
     fn wait(
@@ -145,12 +157,12 @@ impl Interrupt for LoopbackInterrupt {
 #[derive(Debug)]
 pub(super) struct LoopbackDoorbell {
     words: Words,
-    socket: OwnedFd,
+    socket: Kept,
 }
 
 impl LoopbackDoorbell {
     pub(super) fn new(memory: Arc<Memory>, dmb_len: usize, socket: OwnedFd) -> Result<Self, DeviceError> {
-        Ok(Self { words: Words::new(memory, dmb_len)?, socket })
+        Ok(Self { words: Words::new(memory, dmb_len)?, socket: Kept::new(socket) })
     }
 }
 
@@ -177,8 +189,8 @@ impl Doorbell for LoopbackDoorbell {
 }
 
 /// True if the other end of the socket is closed.
-pub(super) fn has_hung_up(socket: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+pub(super) fn has_hung_up(socket: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&socket, PollFlags::empty())];
     let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|_| fds[0].revents().intersects(gone))
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::BufMut;
+use rustix::io::ioctl_fionread;
 
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
@@ -14,7 +15,9 @@ use crate::{
         ConnectionError,
         connection::{Connection, Progress},
         scatter::scatter,
+        words::{join, split, truth},
     },
+    unix::errno::errno_of,
 };
 
 /// After so many messages by TCP one more look is taken at the side channel, even if there is always more to read.
@@ -39,6 +42,67 @@ enum End {
     Fin,
     /// The error is reported once, as by TCP.
     Reset(Option<io::Error>),
+}
+
+/// As [`End`], with numbers for errors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum EndState {
+    None,
+    Fin,
+    Reset(Option<i32>),
+}
+
+/// As [`Inbound`], with numbers for errors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct InboundState {
+    from: From,
+    taken: u64,
+    end: EndState,
+    stays: bool,
+}
+
+impl InboundState {
+    pub(super) fn watches_ring(&self) -> bool {
+        self.from != From::Tcp
+    }
+
+    pub(super) fn to_words(self) -> [u64; 3] {
+        let (from, offset) = match self.from {
+            From::Tcp => (0, 0),
+            From::Either => (1, 0),
+            From::TcpUntil(offset) => (2, offset),
+            From::Ring => (3, 0),
+        };
+        let (end, errno) = match self.end {
+            EndState::None => (0, 0),
+            EndState::Fin => (1, 0),
+            EndState::Reset(None) => (2, 0),
+            EndState::Reset(Some(errno)) => (3, errno.cast_unsigned()),
+        };
+        let flags = u32::from_le_bytes([from, end, u8::from(self.stays), 0]);
+        [join(flags, errno), self.taken, offset]
+    }
+
+    /// `None` if no connection can be so.
+    pub(super) fn from_words([numbers, taken, offset]: [u64; 3]) -> Option<Self> {
+        let (flags, errno) = split(numbers);
+        let [from, end, stays, 0] = flags.to_le_bytes() else { return None };
+        let from = match (from, offset) {
+            (0, 0) => From::Tcp,
+            (1, 0) => From::Either,
+            (2, offset) if offset >= taken => From::TcpUntil(offset),
+            (3, 0) => From::Ring,
+            _ => return None,
+        };
+        let end = match (end, errno) {
+            (0, 0) => EndState::None,
+            (1, 0) => EndState::Fin,
+            (2, 0) => EndState::Reset(None),
+            (3, errno) => EndState::Reset(Some(errno.cast_signed())),
+            _ => return None,
+        };
+        Some(Self { from, taken, end, stays: truth(stays)? })
+    }
 }
 
 /// What was read from the TCP connection.
@@ -67,8 +131,31 @@ impl Inbound {
         self.from != From::Tcp
     }
 
+    pub(super) fn is_on_ring(&self) -> bool {
+        self.from == From::Ring
+    }
+
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
+    }
+
+    pub(super) fn state(&self) -> InboundState {
+        let end = match &self.end {
+            None => EndState::None,
+            Some(End::Fin) => EndState::Fin,
+            Some(End::Reset(error)) => EndState::Reset(error.as_ref().map(errno_of)),
+        };
+        InboundState { from: self.from, taken: self.taken, end, stays: self.stays }
+    }
+
+    pub(super) fn from_state(state: InboundState) -> Self {
+        let InboundState { from, taken, end, stays } = state;
+        let end = match end {
+            EndState::None => None,
+            EndState::Fin => Some(End::Fin),
+            EndState::Reset(errno) => Some(End::Reset(errno.map(io::Error::from_raw_os_error))),
+        };
+        Self { from, taken, end, stays }
     }
 
     /// True if there is data that nobody has read.
@@ -156,6 +243,32 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.read(How::Peek, dst)
     }
 
+    /// The application is about to read from the TCP socket itself, or to wait for it alone. As long as it does, the
+    /// direction is not switched. False if what is to be read may come by the ring: then nobody must do so.
+    ///
+    /// To be followed by [`Hybrid::end_read`].
+    pub(crate) fn begin_read(&self) -> bool {
+        if self.reads_ring() {
+            return false;
+        }
+        // Held until it is counted: who switches looks at the count.
+        let inbound = lock(&self.inbound);
+        let is_allowed = !inbound.watches_ring();
+        if is_allowed {
+            self.reads_in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        is_allowed
+    }
+
+    /// The application has read so many bytes from the TCP socket itself. True if it is time to look at the promotion.
+    pub(crate) fn end_read(&self, bytes: usize) -> bool {
+        let mut inbound = lock(&self.inbound);
+        self.reads_in_flight.fetch_sub(1, Ordering::Relaxed);
+        inbound.taken += bytes as u64;
+        drop(inbound);
+        bytes > 0 && self.note(bytes).is_multiple_of(LOOK_EVERY)
+    }
+
     /// True if there is something to read, the end included. An error remains to be reported.
     pub(crate) fn is_readable(&self) -> bool {
         match self.try_peek(&mut &mut [0; 1][..]) {
@@ -165,6 +278,19 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 self.put_back(error);
                 true
             }
+        }
+    }
+
+    /// Bytes that can be read now.
+    pub(crate) fn unread(&self) -> usize {
+        let in_tcp =
+            || ioctl_fionread(self.tcp.socket()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let Some(connection) = self.ring.get().map(R::connection) else { return in_tcp() };
+        let in_ring = connection.unread().unwrap_or(0) as usize;
+        match lock(&self.inbound).from {
+            From::Tcp | From::Either => in_tcp(),
+            From::TcpUntil(_) => in_tcp() + in_ring,
+            From::Ring => in_ring,
         }
     }
 
@@ -229,7 +355,12 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// Moves on as far as can be told now.
     fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
         let Some(connection) = self.ring.get().map(R::connection) else { return Ok(()) };
-        if inbound.from == From::Tcp && !inbound.stays && inbound.end.is_none() {
+        if inbound.from == From::Tcp
+            && !inbound.stays
+            && inbound.end.is_none()
+            && !self.is_shared()
+            && self.reads_in_flight.load(Ordering::Relaxed) == 0
+        {
             match self.tcp.taken() {
                 Ok(taken) if taken == inbound.taken => {
                     connection.announce_reading()?;

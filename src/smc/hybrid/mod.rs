@@ -16,6 +16,9 @@
 
 mod inbound;
 mod outbound;
+// The front end that forks is still to come.
+#[allow(dead_code)]
+pub(crate) mod snapshot;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -102,6 +105,12 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     /// Copies of what the two mutexes hold, for a quick look. Once true, always true.
     reads_ring: AtomicBool,
     writes_ring: AtomicBool,
+    /// Other processes have the socket too.
+    shared: AtomicBool,
+    /// Calls of the application's own that read from the TCP socket, or wait for it alone.
+    reads_in_flight: AtomicU32,
+    /// Calls of the application's own that write to the TCP socket.
+    writes_in_flight: AtomicU32,
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
 }
@@ -132,9 +141,17 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             reason: Mutex::new(FallbackReason::NotYet),
             reads_ring: AtomicBool::new(false),
             writes_ring: AtomicBool::new(false),
+            shared: AtomicBool::new(false),
+            reads_in_flight: AtomicU32::new(0),
+            writes_in_flight: AtomicU32::new(0),
             inbound: Mutex::new(Inbound::new(counts.taken)),
             outbound: Mutex::new(Outbound::new(counts.given)),
         }
+    }
+
+    /// True if nothing will come of a promotion.
+    pub(crate) fn stays(&self) -> bool {
+        self.phase() == Phase::Staying
     }
 
     /// The TCP connection below.
@@ -204,6 +221,9 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
 
     /// Goes on with the promotion if it is time to. True if both ends have just agreed.
     pub(crate) fn step(&self) -> bool {
+        if self.is_shared() {
+            return false;
+        }
         match self.phase() {
             Phase::Counting => {
                 let (bytes, messages) =
@@ -213,6 +233,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             Phase::Negotiating => self.is_time_to_look() && self.negotiate(),
             Phase::Agreed | Phase::Staying => false,
         }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Acquire)
     }
 
     /// Looking costs a system call: often at first, then less and less.
@@ -314,6 +338,9 @@ struct OnRing;
 impl<R: Ring, T: Tcp> Drop for Hybrid<R, T> {
     fn drop(&mut self) {
         let Some(connection) = self.ring.get().map(R::connection) else { return };
+        if connection.is_abandoned() {
+            return;
+        }
         let inbound = lock(&self.inbound);
         let unread = inbound.has_unread(connection, &*self.tcp);
         if unread && inbound.watches_ring() {

@@ -8,10 +8,13 @@ use std::{
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
-    smc::connection::{Connection, Progress},
+    smc::{
+        connection::{Connection, Progress},
+        words::{join, split, truth},
+    },
 };
 
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Outbound {
     on_ring: bool,
     /// Bytes that were given to TCP.
@@ -31,6 +34,18 @@ impl Outbound {
 
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
+    }
+
+    /// All of it, for a snapshot.
+    pub(super) fn to_words(self) -> [u64; 2] {
+        [join(u32::from(self.on_ring), u32::from(self.stays)), self.given]
+    }
+
+    /// `None` if no connection can be so.
+    pub(super) fn from_words([flags, given]: [u64; 2]) -> Option<Self> {
+        let (on_ring, stays) = split(flags);
+        let truth = |number| truth(u8::try_from(number).ok()?);
+        Some(Self { on_ring: truth(on_ring)?, given, stays: truth(stays)? })
     }
 }
 
@@ -82,8 +97,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// Switches to the ring if the peer reads it and there is something to write. Once said, there is no way back.
     fn switch(&self, outbound: &mut Outbound, bufs: &[IoSlice<'_>]) -> bool {
         let Some(connection) = self.ring.get().map(R::connection) else { return false };
-        let is_wanted =
-            !outbound.stays && connection.is_peer_reading() && bufs.iter().any(|buf| !buf.is_empty());
+        let is_wanted = !outbound.stays
+            && self.writes_in_flight.load(Ordering::Relaxed) == 0
+            && !self.is_shared()
+            && connection.is_peer_reading()
+            && bufs.iter().any(|buf| !buf.is_empty());
         if !is_wanted || !self.is_all_counted(outbound) {
             return false;
         }
@@ -131,6 +149,32 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
         outbound.stays = true;
         by_tcp().map(|()| Progress::Done(1))
+    }
+
+    /// The application is about to write to the TCP socket itself. As long as it does, the direction is not switched.
+    /// False if it has been: then nobody must do so.
+    ///
+    /// To be followed by [`Hybrid::end_write`].
+    pub(crate) fn begin_write(&self) -> bool {
+        if self.writes_ring() {
+            return false;
+        }
+        let outbound = lock(&self.outbound);
+        if !outbound.on_ring {
+            self.writes_in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        !outbound.on_ring
+    }
+
+    /// The application has written so many bytes to the TCP socket itself.
+    pub(crate) fn end_write(&self, bytes: usize) {
+        let mut outbound = lock(&self.outbound);
+        self.writes_in_flight.fetch_sub(1, Ordering::Relaxed);
+        outbound.given += bytes as u64;
+        drop(outbound);
+        if bytes > 0 {
+            self.note(bytes);
+        }
     }
 
     /// True if something can be written, or an attempt would fail.

@@ -165,7 +165,10 @@ pub(crate) struct Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.name.remove();
+        // A child that inherited it must not take it from the parent.
+        if !self.listener.is_inherited() {
+            self.name.remove();
+        }
     }
 }
 

@@ -127,7 +127,7 @@ void note_epoll(const char *what, int result, const struct epoll_event *events) 
 }
 
 /* So long an end waits for the other one before it gives up. */
-static const struct timespec patience = {15, 0};
+static const struct timespec patience = {10, 0};
 
 static void wait_for_change(atomic_uint *word, unsigned old) {
     long result = syscall(SYS_futex, word, FUTEX_WAIT, old, &patience, NULL, 0);
@@ -266,10 +266,11 @@ void recv_filled(int fd, size_t len, uint64_t from) {
 }
 
 void ping(int fd, const char *text) {
-    char answer[200];
+    char line[200], answer[200];
     size_t len = strlen(text);
-    send_all(fd, text, len);
-    send_all(fd, "\n", 1);
+    /* In one piece, for the other end to see all of it or nothing. */
+    snprintf(line, sizeof line, "%s\n", text);
+    send_all(fd, line, len + 1);
     recv_all(fd, answer, len);
     note("ping: %.*s", (int)len, answer);
 }

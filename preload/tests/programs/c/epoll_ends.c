@@ -38,6 +38,7 @@ void server(int fd) {
     look(fd, "the peer has shut down");
     SHOW(recv(fd, &byte, 1, 0));
     look(fd, "the end is read");
+    meet();
     SHOW(send(fd, "x", 1, MSG_NOSIGNAL));
     SHOW(shutdown(fd, SHUT_WR));
     look(fd, "both have shut down");
@@ -53,6 +54,7 @@ void client(int fd) {
     SHOW(shutdown(fd, SHUT_WR));
     look(fd, "we have shut down");
     SHOW(send(fd, "x", 1, MSG_NOSIGNAL));
+    meet();
     meet();
     wait_for(fd, POLLHUP);
     look(fd, "both have shut down, data there");

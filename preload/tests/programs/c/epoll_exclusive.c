@@ -27,9 +27,12 @@ void server(int fd) {
     note_epoll("told", 1, &event);
     pong(fd);
     SHOW(epoll_wait(one, &event, 1, 0) + epoll_wait(other, &event, 1, 0));
+    meet();
 }
 
 void client(int fd) {
     meet();
     ping(fd, "wake up");
+    /* Its end would be an event too. */
+    meet();
 }

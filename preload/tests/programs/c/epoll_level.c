@@ -52,6 +52,7 @@ void server(int fd) {
     look(epoll, "taken out");
     SHOW(epoll_wait(epoll, &event, 0, 0));
     SHOW(epoll_wait(fd, &event, 1, 0));
+    SHOW(recv(fd, text, sizeof text, MSG_WAITALL));
 }
 
 void client(int fd) {

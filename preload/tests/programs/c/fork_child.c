@@ -9,7 +9,7 @@ void server(int fd) {
         send_filled(fd, 300000, 6);
         _exit(SHOW(close(fd)) ? 1 : 7);
     }
-    SHOW(close(fd));
+    EXPECT(close(fd) == 0);
     note_child("child", child);
 }
 

@@ -32,7 +32,7 @@ void server(int fd) {
     SHOW(ioctl(fd, SIOCATMARK, &at_mark));
     SHOW(at_mark);
     meet();
-    wait_for_bytes(fd, 2);
+    wait_readable(fd);
     SHOW(recv(fd, text, sizeof text, 0));
     note_bytes(text, 2);
     set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);

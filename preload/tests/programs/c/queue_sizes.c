@@ -34,7 +34,7 @@ static void low_water(int fd) {
     note_bytes(text, 10);
     meet();
     /* A blocking read waits for as many, or the end. */
-    SHOW(recv(fd, text, sizeof text, 0));
+    SHOW(recv(fd, text, 10, 0));
     note_bytes(text, 10);
     set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
 }

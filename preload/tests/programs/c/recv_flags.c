@@ -5,9 +5,11 @@ void server(int fd) {
     char text[100] = "";
     SHOW(recv(fd, text, 10, MSG_DONTWAIT));
     SHOW(recv(fd, text, 10, MSG_DONTWAIT | MSG_PEEK));
-    SHOW(recv(fd, text, 0, 0));
+    /* Not for a byte, but it waits for one. */
+    SHOW(recv(fd, text, 0, MSG_DONTWAIT));
     meet();
     wait_for_bytes(fd, 12);
+    SHOW(recv(fd, text, 0, 0));
     SHOW(recv(fd, text, 5, MSG_PEEK));
     note_bytes(text, 5);
     SHOW(recv(fd, text, sizeof text, MSG_PEEK));

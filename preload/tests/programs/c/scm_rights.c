@@ -14,7 +14,7 @@ static void hand_over(int channel, int fd) {
     head->cmsg_type = SCM_RIGHTS;
     head->cmsg_len = CMSG_LEN(sizeof fd);
     memcpy(CMSG_DATA(head), &fd, sizeof fd);
-    SHOW(sendmsg(channel, &message, 0));
+    EXPECT(sendmsg(channel, &message, 0) == 1);
 }
 
 static int take(int channel) {
@@ -25,7 +25,7 @@ static int take(int channel) {
         struct cmsghdr align;
     } control;
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    SHOW(recvmsg(channel, &message, 0));
+    EXPECT(recvmsg(channel, &message, 0) == 1);
     struct cmsghdr *head = CMSG_FIRSTHDR(&message);
     EXPECT(head && head->cmsg_type == SCM_RIGHTS);
     int fd;
@@ -49,7 +49,7 @@ void serve(int listener) {
     warm_up(fd, true);
     pong(fd);
     hand_over(channel[0], fd);
-    SHOW(close(fd));
+    EXPECT(close(fd) == 0);
     note_child("child", child);
 }
 

@@ -1,5 +1,9 @@
 //! Random schedules on two ends whose steps are interleaved one by one, against a queue of bytes. TCP is simulated and
-//! delivers at once; the rings are real.
+//! delivers at once; the rings are real. Each end may be several processes, which hold the same connection since a fork
+//! and take turns.
+
+mod fork;
+mod snapshots;
 
 use std::{
     collections::VecDeque,
@@ -11,7 +15,7 @@ use std::{
 use bytes::BufMut;
 use proptest::prelude::*;
 
-use super::{Hybrid, Ring, Tcp, lock};
+use super::{Hybrid, Ring, Tcp, lock, snapshot::Snapshot};
 use crate::{
     Promotion, SmcConfig, Stack, Transport,
     smc::{
@@ -161,9 +165,103 @@ impl Ring for SimRing {
 
 type SimHybrid = Hybrid<SimRing, SimTcp>;
 
+/// The processes of one end that have the connection. What each knows of it is its own, as after a fork; who is next is
+/// told what the last one has left.
+struct Processes {
+    all: Vec<SimHybrid>,
+    last: usize,
+    left: [u64; Snapshot::WORDS],
+    /// A way to make another.
+    end: Arc<End>,
+    tcp: Arc<SimTcp>,
+    peer: crate::dibs::Gid,
+    has_rings: bool,
+}
+
+impl Processes {
+    fn new(tcp: Arc<SimTcp>, end: End, peer: crate::dibs::Gid) -> Self {
+        let (all, left) = (Vec::new(), [0; Snapshot::WORDS]);
+        let mut new = Self { all, last: 0, left, end: Arc::new(end), tcp, peer, has_rings: false };
+        new.all.push(new.hybrid());
+        new.leave();
+        new
+    }
+
+    fn hybrid(&self) -> SimHybrid {
+        let config = SmcConfig::new().promotion(Promotion::Off);
+        Hybrid::new(self.tcp.clone(), (), Arc::new(config))
+    }
+
+    /// Both ends have agreed; before a fork, since handshakes do not survive it.
+    fn agree(&mut self) {
+        if self.all.len() == 1 && !self.has_rings {
+            self.has_rings = true;
+            let established = self.established();
+            self.run(0, |hybrid| hybrid.agree(established));
+        }
+    }
+
+    fn established(&self) -> Established {
+        let End { stack, group, connection } = &*self.end;
+        Established::new(connection.again(), group.clone(), stack.clone(), self.peer)
+    }
+
+    fn fork(&mut self) {
+        if self.all.len() < 3 {
+            let child = self.hybrid();
+            if self.has_rings {
+                child.agree(self.established());
+            }
+            self.all.push(child);
+        }
+    }
+
+    /// Runs something in one of the processes.
+    fn run<T>(&mut self, which: usize, run: impl FnOnce(&SimHybrid) -> T) -> T {
+        let which = which % self.all.len();
+        if which != self.last {
+            let left = Snapshot::from_words(&self.left).unwrap();
+            self.all[which].restore(&left).unwrap();
+            assert_eq!(self.all[which].snapshot(), left);
+        }
+        let result = run(&self.all[which]);
+        self.last = which;
+        self.leave();
+        result
+    }
+
+    fn leave(&mut self) {
+        self.left = self.all[self.last].snapshot().to_words();
+    }
+
+    /// One of several processes closes its copy.
+    fn abandon(&mut self, which: usize) {
+        if self.all.len() > 1 {
+            let which = which % self.all.len();
+            self.all.swap_remove(which).abandon();
+            // None has the state now but who is told.
+            self.last = usize::MAX;
+        }
+    }
+}
+
+/// All close it; the last one has to know what has become of it.
+impl Drop for Processes {
+    fn drop(&mut self) {
+        while self.all.len() > 1 {
+            self.abandon(0);
+        }
+        self.run(0, |_| ());
+    }
+}
+
 /// A step of one side.
 #[derive(Clone, Copy, Debug)]
 enum Op {
+    /// The process forks: one more has the connection.
+    Fork,
+    /// One of several processes closes it.
+    Abandon,
     Write(usize),
     Read(usize),
     Peek(usize),
@@ -181,11 +279,9 @@ enum Op {
 
 /// One side: what it has written and read, and what has become of it.
 struct Side {
-    hybrid: Option<SimHybrid>,
+    processes: Option<Processes>,
     /// Kept, so that nothing of it happens.
-    killed: Option<SimHybrid>,
-    end: Option<End>,
-    peer: crate::dibs::Gid,
+    killed: Option<Processes>,
     written: usize,
     read: usize,
     shut: bool,
@@ -206,6 +302,7 @@ fn byte(side: usize, at: usize) -> u8 {
     ((at * 2 + side).wrapping_mul(0x9e37_79b9) >> 23) as u8
 }
 
+/// For one test: what the others leave there is found by whoever is next.
 fn stacks() -> &'static [Arc<Stack>; 2] {
     static STACKS: OnceLock<[Arc<Stack>; 2]> = OnceLock::new();
     STACKS.get_or_init(pair::stacks)
@@ -213,17 +310,18 @@ fn stacks() -> &'static [Arc<Stack>; 2] {
 
 impl Model {
     fn new() -> Self {
+        Self::with(stacks())
+    }
+
+    fn with(stacks: &[Arc<Stack>; 2]) -> Self {
         let wire = Arc::new(Mutex::new(Wire::default()));
-        let config = Arc::new(SmcConfig::new().promotion(Promotion::Off));
-        let gids = [0, 1].map(|i: usize| stacks()[i].devices()[0].gid());
-        let mut ends = pair::connect(stacks(), [16 * 1024; 2]).map(Some);
+        let gids = [0, 1].map(|i: usize| stacks[i].devices()[0].gid());
+        let mut ends = pair::connect(stacks, [16 * 1024; 2]).map(Some);
         let sides = [0, 1].map(|side: usize| {
             let tcp = Arc::new(SimTcp { wire: wire.clone(), side });
             Side {
-                hybrid: Some(Hybrid::new(tcp, (), config.clone())),
+                processes: ends[side].take().map(|end| Processes::new(tcp, end, gids[1 - side])),
                 killed: None,
-                end: ends[side].take(),
-                peer: gids[1 - side],
                 written: 0,
                 read: 0,
                 shut: false,
@@ -235,49 +333,50 @@ impl Model {
         Self { wire, sides }
     }
 
-    fn step(&mut self, side: usize, op: Op) {
+    fn step(&mut self, (side, which): (usize, usize), op: Op) {
         let unread = self.sides[1 - side].written > self.sides[side].read;
         let this = &mut self.sides[side];
-        let Some(hybrid) = &this.hybrid else { return };
+        let Some(processes) = &mut this.processes else { return };
         match op {
-            Op::Write(len) => self.write(side, len),
-            Op::Read(len) => _ = self.read(side, len, true),
-            Op::Peek(len) => _ = self.read(side, len, false),
-            Op::Agree => {
-                if let Some(End { stack, group, connection }) = this.end.take() {
-                    hybrid.agree(Established::new(connection, group, stack, this.peer));
-                }
-            }
+            Op::Write(len) => self.write((side, which), len),
+            Op::Read(len) => _ = self.read((side, which), len, true),
+            Op::Peek(len) => _ = self.read((side, which), len, false),
+            Op::Agree => processes.agree(),
+            Op::Fork => processes.fork(),
+            Op::Abandon => processes.abandon(which),
             Op::Shutdown => {
-                hybrid.shutdown_write().unwrap();
+                processes.run(which, |hybrid| hybrid.shutdown_write().unwrap());
                 this.shut = true;
                 lock(&self.wire).into[1 - side].fin = true;
             }
             Op::Close => {
                 this.rude = unread;
-                this.hybrid = None;
+                this.processes = None;
                 this.gone = true;
                 lock(&self.wire).close(side);
             }
             Op::Kill => {
-                this.killed = this.hybrid.take();
+                this.killed = this.processes.take();
                 this.gone = true;
                 lock(&self.wire).close(side);
             }
-            Op::Leave { reading } => _ = hybrid.leave_to_application(reading, !reading),
+            Op::Leave { reading } => {
+                _ = processes.run(which, |hybrid| hybrid.leave_to_application(reading, !reading));
+            }
         }
     }
 
-    fn write(&mut self, side: usize, len: usize) {
+    fn write(&mut self, (side, which): (usize, usize), len: usize) {
         let peer_gone = self.sides[1 - side].gone;
         let this = &mut self.sides[side];
-        let Some(hybrid) = &this.hybrid else { return };
+        let Some(processes) = &mut this.processes else { return };
         if this.shut {
             return;
         }
         let data: Vec<u8> = (this.written..this.written + len).map(|at| byte(side, at)).collect();
         let (first, second) = data.split_at(len / 3);
-        match hybrid.try_write(&[IoSlice::new(first), IoSlice::new(second)]) {
+        let bufs = [IoSlice::new(first), IoSlice::new(second)];
+        match processes.run(which, |hybrid| hybrid.try_write(&bufs)) {
             Ok(Progress::Done(n)) => {
                 assert!(n <= len && (n > 0 || len == 0));
                 this.written += n;
@@ -289,13 +388,15 @@ impl Model {
     }
 
     /// Reads, or looks, and checks what came. False once the stream has ended.
-    fn read(&mut self, side: usize, len: usize, take: bool) -> bool {
+    fn read(&mut self, (side, which): (usize, usize), len: usize, take: bool) -> bool {
         let [left, right] = &mut self.sides;
         let (this, peer) = if side == 0 { (left, right) } else { (right, left) };
-        let Some(hybrid) = &this.hybrid else { return false };
+        let Some(processes) = &mut this.processes else { return false };
         let mut buf = vec![0; len];
-        let result =
-            if take { hybrid.try_read(&mut &mut buf[..]) } else { hybrid.try_peek(&mut &mut buf[..]) };
+        let result = processes.run(which, |hybrid| {
+            let mut dst = &mut buf[..];
+            if take { hybrid.try_read(&mut dst) } else { hybrid.try_peek(&mut dst) }
+        });
         let unread = peer.written - this.read;
         match result {
             Ok(Progress::Done(n)) => {
@@ -332,12 +433,12 @@ impl Model {
         for side in [0, 1] {
             loop {
                 let before = self.sides[side].read;
-                if !self.read(side, 4096, true) || self.sides[side].read == before {
+                if !self.read((side, 0), 4096, true) || self.sides[side].read == before {
                     break;
                 }
             }
             assert!(
-                self.sides[side].hybrid.is_none() || self.sides[side].read == self.sides[1 - side].written
+                self.sides[side].processes.is_none() || self.sides[side].read == self.sides[1 - side].written
             );
         }
     }
@@ -349,6 +450,8 @@ fn op() -> impl Strategy<Value = Op> {
         12 => (0..6000usize).prop_map(Op::Read),
         3 => (1..3000usize).prop_map(Op::Peek),
         4 => Just(Op::Agree),
+        1 => Just(Op::Fork),
+        1 => Just(Op::Abandon),
         1 => Just(Op::Shutdown),
         1 => Just(Op::Close),
         1 => Just(Op::Kill),
@@ -356,14 +459,19 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Held while a process is started, which for a moment has all descriptors of this one: what is closed meanwhile does not
+/// hang up, and buffers that the other end has let go of look fit to be used again.
+static STARTING: Mutex<()> = Mutex::new(());
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_schedule_reads_what_was_written(steps in prop::collection::vec((0..2usize, op()), 0..150)) {
+    fn any_schedule_reads_what_was_written(steps in prop::collection::vec(((0..2usize, 0..6usize), op()), 0..150)) {
+        let _nobody_starts = lock(&STARTING);
         let mut model = Model::new();
-        for (side, op) in steps {
-            model.step(side, op);
+        for (who, op) in steps {
+            model.step(who, op);
         }
         model.finish();
     }
@@ -371,23 +479,23 @@ proptest! {
 
 #[test]
 fn a_rude_end_on_the_ring_is_a_reset() {
-    let mut model = Model::new();
+    let mut model = Model::with(&pair::stacks());
     for side in [0, 1] {
-        model.step(side, Op::Agree);
+        model.step((side, 0), Op::Agree);
     }
     // Both say that they read, then both write by the ring.
     for _ in 0..2 {
         for side in [0, 1] {
-            model.step(side, Op::Read(10));
-            model.step(side, Op::Write(10));
+            model.step((side, 0), Op::Read(10));
+            model.step((side, 0), Op::Write(10));
         }
     }
-    assert!(model.sides.iter().all(|side| side.hybrid.as_ref().unwrap().writes_ring()));
-    model.step(0, Op::Read(100));
-    model.step(0, Op::Write(5));
-    model.step(1, Op::Write(7));
-    model.step(1, Op::Read(100));
-    model.step(0, Op::Close);
-    let error = model.sides[1].hybrid.as_ref().unwrap().try_read(&mut &mut [0; 9][..]).unwrap_err();
+    assert!(model.sides.iter().all(|side| side.processes.as_ref().unwrap().all[0].writes_ring()));
+    model.step((0, 0), Op::Read(100));
+    model.step((0, 0), Op::Write(5));
+    model.step((1, 0), Op::Write(7));
+    model.step((1, 0), Op::Read(100));
+    model.step((0, 0), Op::Close);
+    let error = model.sides[1].processes.as_ref().unwrap().all[0].try_read(&mut &mut [0; 9][..]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }

@@ -1,0 +1,350 @@
+//! `RawStream`: what goes beside a TCP socket of somebody else.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::Shutdown,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+};
+
+use bytes::BufMut;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Socket;
+use crate::{
+    FallbackReason, SmcConfig, Transport,
+    blocking::{patience::Patience, pollers, waits::Waits},
+    dibs::Cause,
+    smc::{
+        ByteCounts,
+        connection::{Connection, Progress},
+        hybrid::{Counts, Hybrid, Ring as _, Tcp as _},
+    },
+};
+
+/// What goes beside a TCP socket that belongs to somebody else; see [the module](super).
+///
+/// Any number of threads may use it at a time.
+#[derive(Debug)]
+pub struct RawStream {
+    waits: Waits<Socket>,
+    /// When a read that found nothing last asked the TCP connection whether it has ended, by the coarse clock.
+    asked: AtomicI64,
+    /// The TCP connection may have something to say that nobody has looked at.
+    has_tcp_news: AtomicBool,
+}
+
+impl RawStream {
+    /// Goes beside this socket.
+    pub fn new(socket: Socket, config: Arc<SmcConfig>) -> Self {
+        let tcp = Arc::new(socket);
+        let is_wanted = config.promotes();
+        let hybrid = Hybrid::with_counts(tcp.clone(), config.busy_poll, config, Counts::default());
+        if !is_wanted {
+            hybrid.stay(FallbackReason::Disabled);
+        }
+        Self { waits: Waits::new(hybrid, tcp), asked: AtomicI64::new(0), has_tcp_news: AtomicBool::new(true) }
+    }
+
+    /// The socket below.
+    pub fn socket(&self) -> &Socket {
+        &self.waits.tcp
+    }
+
+    /// True if it is certain that the connection stays TCP: nothing has to be told any more.
+    #[inline]
+    pub fn stays(&self) -> bool {
+        self.waits.hybrid.stays()
+    }
+
+    /// The connection stays TCP, as far as it still is.
+    ///
+    /// # Errors
+    /// `Unsupported` if bytes go by rings already.
+    pub fn stay(&self, reason: FallbackReason) -> io::Result<()> {
+        self.waits.hybrid.leave_to_application(true, true)?;
+        self.waits.hybrid.stay(reason);
+        Ok(())
+    }
+
+    /// True once both ends have agreed on rings: from now on all calls have to be made here.
+    #[inline]
+    pub fn has_rings(&self) -> bool {
+        self.waits.hybrid.ring().is_some()
+    }
+
+    /// True once both directions go by the rings alone.
+    #[inline]
+    pub fn is_on_rings(&self) -> bool {
+        self.waits.hybrid.reads_ring() && self.waits.hybrid.writes_ring()
+    }
+
+    /// True once all that is written goes by the ring.
+    #[inline]
+    pub fn is_writing_ring(&self) -> bool {
+        self.waits.hybrid.writes_ring()
+    }
+
+    /// Goes on with the promotion if it is time to. True if both ends have just agreed on rings.
+    pub fn step(&self) -> bool {
+        if !self.waits.hybrid.step() {
+            return false;
+        }
+        if let Err(error) = self.waits.tcp.take_share() {
+            // Nothing was switched yet, and now nothing will be.
+            let _ = self.stay(FallbackReason::SideChannel(error.kind()));
+        }
+        true
+    }
+
+    /// The program is about to read from the socket, or to wait until it can. False if that is to be done here.
+    /// Otherwise [`RawStream::end_read`] has to follow.
+    pub fn begin_read(&self) -> bool {
+        self.waits.hybrid.begin_read()
+    }
+
+    /// The program has read so many bytes. True if it is time for a [`RawStream::step`].
+    pub fn end_read(&self, bytes: usize) -> bool {
+        self.waits.hybrid.end_read(bytes)
+    }
+
+    /// The program is about to write to the socket. False if that is to be done here. Otherwise
+    /// [`RawStream::end_write`] has to follow.
+    pub fn begin_write(&self) -> bool {
+        self.waits.hybrid.begin_write()
+    }
+
+    /// The program has written so many bytes. It is time for a [`RawStream::step`].
+    pub fn end_write(&self, bytes: usize) {
+        self.waits.hybrid.end_write(bytes);
+    }
+
+    /// Reads into `dst`, and waits for something to read if need be. Zero is the end.
+    ///
+    /// # Errors
+    /// As for TCP; `WouldBlock` if it takes too long, `Interrupted` by a signal.
+    #[inline]
+    pub fn read(&self, dst: &mut impl BufMut, patience: impl Fn() -> Patience) -> io::Result<usize> {
+        if let Some(ring) = self.waits.hybrid.ring().filter(|_| self.waits.hybrid.reads_ring()) {
+            match ring.connection().try_read(dst) {
+                Ok(Progress::Done(n)) => return Ok(n),
+                // What looks again and again need not ask the TCP connection each time whether it has ended.
+                Ok(Progress::Blocked) if patience() == Patience::Never && !self.is_time_to_ask() => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                _ => {}
+            }
+        }
+        self.waits.read(dst, patience)
+    }
+
+    /// Reads into the buffers, one after the other.
+    ///
+    /// # Errors
+    /// As [`RawStream::read`].
+    pub fn read_vectored(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        patience: impl FnOnce() -> Patience,
+    ) -> io::Result<usize> {
+        self.waits.read_vectored(bufs, patience)
+    }
+
+    /// As [`RawStream::read`], but leaves the bytes where they are.
+    ///
+    /// # Errors
+    /// As [`RawStream::read`].
+    pub fn peek(&self, dst: &mut impl BufMut, patience: impl FnOnce() -> Patience) -> io::Result<usize> {
+        self.waits.peek(dst, patience)
+    }
+
+    /// Writes the buffers, and waits for room for at least something if need be.
+    ///
+    /// # Errors
+    /// As for TCP; `WouldBlock` if it takes too long, `Interrupted` by a signal.
+    #[inline]
+    pub fn write(&self, bufs: &[IoSlice<'_>], patience: impl FnOnce() -> Patience) -> io::Result<usize> {
+        self.waits.write(bufs, patience)
+    }
+
+    /// For how many bytes there is room, at least one; waits for it if need be. If the bytes go by TCP, one is certain.
+    ///
+    /// # Errors
+    /// As [`RawStream::write`].
+    pub fn room(&self, patience: impl FnOnce() -> Patience) -> io::Result<usize> {
+        self.waits.wait_for_room(patience)?;
+        match self.connection().filter(|_| self.is_writing_ring()) {
+            Some(connection) => Ok(connection.room().max(1)),
+            None => Ok(1),
+        }
+    }
+
+    /// Sends one urgent byte (`MSG_OOB`); `by_tcp` does so if the bytes go by TCP.
+    ///
+    /// # Errors
+    /// As for TCP; `WouldBlock` if there is no room.
+    pub fn write_urgent(&self, byte: u8, by_tcp: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self.waits.hybrid.try_write_urgent(byte, by_tcp)? {
+            Progress::Done(_) => Ok(()),
+            Progress::Blocked | Progress::Eof => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Takes the peer's urgent byte, if it came by the ring.
+    ///
+    /// # Errors
+    /// If the peer broke the rules of the ring.
+    pub fn read_urgent(&self) -> io::Result<Option<u8>> {
+        match self.connection() {
+            Some(connection) if self.waits.hybrid.reads_ring() => Ok(connection.try_read_urgent()?),
+            _ => Ok(None),
+        }
+    }
+
+    /// True if the next byte to be read is the urgent one.
+    pub fn is_at_mark(&self) -> bool {
+        self.connection().is_some_and(Connection::is_at_mark)
+    }
+
+    /// Shuts down the TCP connection and what goes beside it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if how != Shutdown::Read {
+            self.waits.hybrid.shutdown_write()?;
+        }
+        Ok(rustix::net::shutdown(
+            self.waits.tcp.socket(),
+            match how {
+                Shutdown::Read => rustix::net::Shutdown::Read,
+                Shutdown::Write => rustix::net::Shutdown::Write,
+                Shutdown::Both => rustix::net::Shutdown::Both,
+            },
+        )?)
+    }
+
+    /// Bytes that can be read at once.
+    pub fn unread(&self) -> usize {
+        self.waits.hybrid.unread()
+    }
+
+    /// True if a read would not wait: there are bytes, or the end, or an error.
+    ///
+    /// Takes no system call if the bytes come by the ring, unless the TCP connection has news
+    /// ([`RawStream::look_at_tcp`]).
+    pub fn is_readable(&self) -> bool {
+        let Some(connection) = self.connection() else { return self.waits.hybrid.is_readable() };
+        let on_ring = self.waits.hybrid.reads_ring();
+        if on_ring && connection.is_readable() {
+            return true;
+        }
+        // Taken before the look, so that what comes meanwhile is looked at again.
+        let has_news = self.has_tcp_news.swap(false, Ordering::AcqRel);
+        if !has_news && (on_ring || connection.unread().is_ok_and(|unread| unread == 0)) {
+            return false;
+        }
+        let is_readable = self.waits.hybrid.is_readable();
+        if is_readable {
+            self.has_tcp_news.store(true, Ordering::Release);
+        }
+        is_readable
+    }
+
+    /// True if a write would not wait.
+    pub fn is_writable(&self) -> bool {
+        self.waits.hybrid.is_writable()
+    }
+
+    /// Asks for a ring of the doorbell with the next news of this kind. Look for news once more afterwards, then sleep.
+    pub fn arm(&self, cause: Cause) {
+        if let Some(connection) = self.connection() {
+            connection.interrupt().arm(cause);
+        }
+    }
+
+    /// To be called before a thread polls the doorbell, and then to be armed: takes back the rings that have come so
+    /// far. The result goes when it has polled. Waits a moment for other threads that were rung.
+    pub fn enter(&self) -> Option<Polling<'_>> {
+        self.waits.hybrid.ring().map(|ring| Polling(ring.enter()))
+    }
+
+    /// Has somebody told when rings were taken back who waits for the doorbell by its edges, and may have missed them.
+    pub fn on_clear(&self, told: impl Fn() + Send + Sync + 'static) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.on_clear(told);
+        }
+    }
+
+    /// The doorbell: a descriptor that becomes readable with each ring, once there are rings.
+    pub fn doorbell(&self) -> Option<BorrowedFd<'_>> {
+        self.connection().map(|connection| connection.interrupt().as_fd())
+    }
+
+    /// Whoever waits for the doorbell by its edges will tell of its end ([`RawStream::bell_is_gone`]); it need not be
+    /// looked for now and then.
+    pub fn is_watched(&self) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.is_watched();
+        }
+    }
+
+    /// The doorbell has hung up: the peer's process has gone, or let go of it.
+    pub fn bell_is_gone(&self) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.hangs_up();
+        }
+    }
+
+    /// Two words that the peer changes with all that it does. Reading them costs nothing; they mean nothing by themselves.
+    #[inline]
+    pub fn news(&self) -> (u64, u64) {
+        self.connection().map_or((0, 0), Connection::news)
+    }
+
+    /// True if the peer has said by the ring that it writes no more, or is gone.
+    pub fn has_peer_ended(&self) -> bool {
+        self.connection().is_some_and(Connection::has_peer_ended)
+    }
+
+    /// The TCP connection has news: the next look at the stream includes it.
+    pub fn look_at_tcp(&self) {
+        self.has_tcp_news.store(true, Ordering::Release);
+    }
+
+    /// True once in each tick of the coarse clock (some milliseconds): who never sleeps can be told by nobody that the
+    /// TCP connection has news.
+    pub fn is_time_to_ask(&self) -> bool {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let now = now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec);
+        self.asked.swap(now, Ordering::Relaxed) != now
+    }
+
+    fn connection(&self) -> Option<&Connection> {
+        self.waits.hybrid.ring().map(|ring| ring.connection())
+    }
+
+    /// How the bytes travel at present, and why if it is TCP.
+    pub fn transport(&self) -> Transport {
+        self.waits.hybrid.transport()
+    }
+
+    /// Payload bytes that went by rings.
+    pub fn byte_counts(&self) -> ByteCounts {
+        self.waits.hybrid.byte_counts()
+    }
+}
+
+/// A thread among those that poll a doorbell, until dropped.
+#[derive(Debug)]
+pub struct Polling<'a>(#[allow(dead_code)] pollers::Polling<'a>);
+
+/// The TCP socket.
+impl AsFd for RawStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.waits.tcp.socket()
+    }
+}
