@@ -13,6 +13,7 @@ void server(int fd) {
     note_bytes(c, 13);
     struct sockaddr_in from = {0};
     char control[100];
+    meet();
     struct msghdr message = {&from, sizeof from, parts, 1, control, sizeof control, 0x7fff};
     meet();
     wait_for_bytes(fd, 10);
@@ -31,8 +32,10 @@ void server(int fd) {
     SHOW(readv(fd, many, negative));
     SHOW(readv(fd, many, 0));
     meet();
+    meet();
     wait_for_bytes(fd, IOV_MAX);
     SHOW(readv(fd, many, IOV_MAX));
+    meet();
     recv_filled(fd, 300000, 3);
     pong(fd);
 }
@@ -42,6 +45,8 @@ void client(int fd) {
     struct iovec parts[4] = {{"abc", 3}, {NULL, 0}, {"defghij", 7}, {"klmnop", 6}};
     SHOW(writev(fd, parts, 4));
     meet();
+    /* Read, all of it. */
+    meet();
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
     SHOW(sendmsg(fd, &message, MSG_NOSIGNAL));
     message.msg_iovlen = 0;
@@ -49,10 +54,12 @@ void client(int fd) {
     SHOW(sendto(fd, "", 0, 0, NULL, 0));
     SHOW(write(fd, "", 0));
     meet();
+    meet();
     static struct iovec many[IOV_MAX + 1];
     for (int i = 0; i <= IOV_MAX; i++) many[i] = (struct iovec){"x", 1};
     SHOW(writev(fd, many, IOV_MAX + 1));
     SHOW(writev(fd, many, IOV_MAX));
+    meet();
     meet();
     fill(bytes, sizeof bytes, 3);
     struct iovec thirds[3] = {{bytes, 100000}, {bytes + 100000, 100000}, {bytes + 200000, 100000}};
