@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use libc::{c_int, pid_t};
+use libc::{c_int, c_long, pid_t};
 use smcd::raw::Held;
 
 use crate::{
@@ -132,12 +132,37 @@ fn adopt() {
     }
 }
 
+/// A fork past the C library.
+pub(crate) fn around(kernel: impl FnOnce() -> c_long) -> c_long {
+    before();
+    let result = kernel();
+    match result {
+        0 => in_child(),
+        _ => in_parent(),
+    }
+    if result < 0 {
+        failed();
+    }
+    result
+}
+
+/// In a child that does not return from where it was made.
+pub(crate) fn in_child_now() {
+    in_child();
+}
+
+fn failed() {
+    if let Ok(Some(child)) = ANNOUNCED.try_with(|announced| announced.take()) {
+        family::unannounce(child);
+    }
+}
+
 hook! {
     /// `fork`. All else is done by those whom the C library tells of forks; this only learns that one has failed.
     fn fork() -> pid_t, kernel => {
         let result = kernel();
-        if result < 0 && let Ok(Some(child)) = ANNOUNCED.try_with(|announced| announced.take()) {
-            family::unannounce(child);
+        if result < 0 {
+            failed();
         }
         result
     }

@@ -15,6 +15,7 @@ mod iov;
 mod poll;
 mod process;
 mod real;
+mod reserve;
 mod select;
 mod settings;
 mod signals;

@@ -5,13 +5,15 @@ use std::{
     io::Write as _,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use arc_swap::ArcSwapOption;
 use rustix::process::{Resource, getpid, getrlimit};
 use smcd::{DebugOutput, SmcConfig, raw};
+
+use crate::reserve;
 
 /// Descriptors that a connection needs beside that of the program, while it is promoted.
 const NEEDED: usize = 8;
@@ -20,6 +22,9 @@ static CONFIG: ArcSwapOption<SmcConfig> = ArcSwapOption::const_empty();
 
 /// Most descriptors that we may have.
 static MAY_KEEP: AtomicUsize = AtomicUsize::new(0);
+
+/// The program does something that we cannot see.
+static IS_OFF: AtomicBool = AtomicBool::new(false);
 
 /// The settings of new connections.
 pub(crate) fn config() -> Arc<SmcConfig> {
@@ -51,6 +56,15 @@ pub(crate) fn is_wanted() -> bool {
 /// True if there are descriptors for one more promoted connection.
 pub(crate) fn may_promote() -> bool {
     raw::kept() + NEEDED <= MAY_KEEP.load(Ordering::Relaxed)
+        && !reserve::is_used()
+        && !IS_OFF.load(Ordering::Relaxed)
+}
+
+/// From now on nothing is promoted, for this reason.
+pub(crate) fn switch_off(why: &str) {
+    if !IS_OFF.swap(true, Ordering::Relaxed) {
+        say(|| format!("nothing is promoted: {why}"));
+    }
 }
 
 /// Says what happens, if the user has asked for it.

@@ -15,7 +15,11 @@ use libc::{c_int, c_short, pollfd};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{OFlags, fcntl_getfl},
-    net::sockopt::{Timeout, socket_timeout},
+    io::Errno,
+    net::{
+        RecvFlags, SendAncillaryBuffer, SendFlags,
+        sockopt::{Timeout, socket_timeout},
+    },
 };
 use smcd::{
     FallbackReason,
@@ -136,6 +140,11 @@ impl Stream {
         }
     }
 
+    /// A descriptor of the program that is this socket.
+    fn number(&self) -> c_int {
+        lock(&self.numbers).first().copied().unwrap_or(-1)
+    }
+
     /// Another descriptor of the program is this socket.
     pub(crate) fn add_number(&self, fd: c_int) {
         lock(&self.numbers).push(fd);
@@ -199,7 +208,7 @@ impl Stream {
     /// The socket will be used in a way that passes us by, for this reason.
     pub(crate) fn leaves_us(&self, why: &str) {
         if self.raw.stay(FallbackReason::SocketInUse).is_err() {
-            settings::say(|| format!("fd {:?} is promoted already, but {why}", lock(&self.numbers)));
+            settings::say(|| format!("{} ring, although {why}", self.number()));
         }
     }
 
@@ -219,7 +228,7 @@ impl Stream {
                     epoll.take_over(fd, self);
                 }
             }
-            settings::say(|| format!("promoted fd {:?}", lock(&self.numbers)));
+            settings::say(|| format!("{} promoted", self.number()));
         }
     }
 
@@ -300,13 +309,19 @@ impl Stream {
         if flags & libc::MSG_OOB != 0 {
             return self.receive_urgent(room, flags);
         }
-        let patience = self.patience(flags, &self.receive_limit);
+        let mut patience = self.patience(flags, &self.receive_limit);
         let wanted = room.remaining_mut();
         if flags & libc::MSG_TRUNC != 0 {
             return self.discard(wanted, patience);
         }
         if flags & libc::MSG_PEEK != 0 {
             return again(|| self.raw.peek(room, || patience));
+        }
+        if wanted == 0 {
+            return match patience == Patience::Never && !self.raw.is_readable() {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(0),
+            };
         }
         let enough = match flags & libc::MSG_WAITALL {
             0 => self.low_water.load(Ordering::Relaxed).min(wanted),
@@ -317,11 +332,30 @@ impl Stream {
             match again(|| self.raw.read(room, || patience)) {
                 Ok(0) => return Ok(done),
                 Ok(n) => done += n,
-                Err(error) => return if done > 0 { Ok(done) } else { Err(error) },
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return self.ask_tcp(error),
+                Err(error) => return Err(error),
             }
-            if done >= enough {
+            if done >= enough && (self.raw.is_reading_ring() || !room.has_remaining_mut()) {
                 return Ok(done);
             }
+            if done >= enough {
+                // By TCP, one piece of memory was filled at a time.
+                patience = Patience::Never;
+            }
+        }
+    }
+
+    /// The peer has broken off. The TCP connection knows in which words to say so, and how often; if it has not heard of
+    /// it yet, it will at once.
+    fn ask_tcp(&self, error: io::Error) -> io::Result<usize> {
+        let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let mut fds = [PollFd::from_borrowed_fd(self.raw.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut fds, Some(&limit));
+        match rustix::net::recv(self.raw.as_fd(), &mut [0; 1][..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Ok(0),
+            Err(errno) if errno != Errno::AGAIN => Err(errno.into()),
+            _ => Err(error),
         }
     }
 
@@ -359,16 +393,19 @@ impl Stream {
                     done += n;
                     IoSlice::advance_slices(&mut left, n);
                 }
-                Err(error) if done == 0 => {
-                    if error.kind() == io::ErrorKind::BrokenPipe && flags & libc::MSG_NOSIGNAL == 0 {
-                        signals::raise_pipe();
-                    }
-                    return Err(error);
-                }
+                Err(error) if done == 0 && is_over(&error) => return self.send_into_the_void(left, flags),
+                Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }
         }
         Ok(done)
+    }
+
+    /// Nobody reads what is written. The TCP connection knows how to say so, and when: there, a first write after the end
+    /// may be taken.
+    fn send_into_the_void(&self, data: &[IoSlice<'_>], flags: c_int) -> io::Result<usize> {
+        let flags = SendFlags::from_bits_retain(flags.cast_unsigned());
+        Ok(rustix::net::sendmsg(self.raw.as_fd(), data, &mut SendAncillaryBuffer::default(), flags)?)
     }
 
     /// Writes all of it, whether the socket may wait or not.
@@ -523,6 +560,11 @@ fn again(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
             result => return result,
         }
     }
+}
+
+/// True if the peer has closed the connection, or is gone.
+fn is_over(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn low_water(socket: impl AsFd) -> usize {

@@ -136,6 +136,12 @@ impl RawStream {
         self.waits.hybrid.is_writing_ring()
     }
 
+    /// True once all that is to be read comes by the ring.
+    #[inline]
+    pub fn is_reading_ring(&self) -> bool {
+        self.waits.hybrid.is_reading_ring()
+    }
+
     /// Goes on with the promotion if it is time to. True if both ends have just agreed on rings.
     pub fn step(&self) -> bool {
         if !self.waits.hybrid.step() {

@@ -19,9 +19,7 @@ fn made(fd: c_int) -> c_int {
         errno::quietly(|| {
             // SAFETY: the program has just made it, and cannot have closed it.
             let instance = unsafe { BorrowedFd::borrow_raw(fd) };
-            if let Some(epoll) = Epoll::new(instance) {
-                table::put(fd, Entry::Epoll(epoll));
-            }
+            table::put(fd, Entry::Epoll(Epoll::new(instance)));
         });
     }
     fd
