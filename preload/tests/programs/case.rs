@@ -61,7 +61,11 @@ pub(crate) fn test(case: &Case, mode: Mode) {
         let expected = plain(case, start);
         let transcript = perform(case, mode, start);
         if transcript != *expected {
-            panic!("{} {mode:?} {start:?}: not as on TCP:\n{}", case.name, differences(&expected.0, &transcript.0));
+            panic!(
+                "{} {mode:?} {start:?}: not as on TCP:\n{}",
+                case.name,
+                differences(&expected.0, &transcript.0)
+            );
         }
     }
 }
@@ -97,16 +101,22 @@ fn perform(case: &Case, mode: Mode, start: Start) -> Transcript {
         }
         for stream in ["stdout", "stderr"] {
             let file = fs::File::create(scratch.path(&format!("{role}.{stream}"))).expect("created");
-            if stream == "stdout" { command.stdout(file) } else { command.stderr(file) };
+            if stream == "stdout" {
+                command.stdout(file)
+            } else {
+                command.stderr(file)
+            };
         }
         Running::start(&mut command)
     };
-    let mut ends = [(End::Server, "server"), (End::Client, "client")].map(|(end, role)| (role, begin(end, role)));
+    let mut ends =
+        [(End::Server, "server"), (End::Client, "client")].map(|(end, role)| (role, begin(end, role)));
     let statuses = ends.each_mut().map(|(_, process)| process.wait(PATIENCE));
     let all_ended = scratch.becomes_empty(PATIENCE);
 
     let texts = transcripts(&control);
-    let context = format!("{} {mode:?} {start:?}\n{}\ntrace:\n{}", case.name, texts.concat(), scratch.trace().text());
+    let context =
+        format!("{} {mode:?} {start:?}\n{}\ntrace:\n{}", case.name, texts.concat(), scratch.trace().text());
     assert!(all_ended && statuses.iter().all(Option::is_some), "hangs: {context}");
     for file in ["server.stdout", "server.stderr", "client.stdout", "client.stderr"] {
         assert_eq!(scratch.read(file), "", "{file}: {context}");
@@ -162,7 +172,8 @@ pub(crate) fn sources() -> PathBuf {
 
 /// What has to be there for this case, and is not.
 fn missing(case: &Case) -> Option<&'static str> {
-    let source = fs::read_to_string(sources().join(case.name).with_extension("c")).expect("the case has a file");
+    let source =
+        fs::read_to_string(sources().join(case.name).with_extension("c")).expect("the case has a file");
     if source.contains("<liburing.h>") && !Path::new("/usr/include/liburing.h").exists() {
         return Some("liburing is not here");
     }

@@ -29,15 +29,17 @@ impl Trace {
         })
     }
 
-    /// All of it, for those who look for a reason.
+    /// The last of it, for those who look for a reason.
     pub(crate) fn text(&self) -> &str {
-        &self.0
+        let start = self.0.len().saturating_sub(5000);
+        self.0.get(start..).unwrap_or(&self.0)
     }
 }
 
 #[test]
 fn promotions_are_counted() {
-    let trace =
-        Trace("smcd: 7 4 promoted\nsmcd: 7 5 tcp no-peer\nsmcd: 9 4 promoted\nsmcd: 7 6 promoted\n".to_owned());
+    let trace = Trace(
+        "smcd: 7 4 promoted\nsmcd: 7 5 tcp no-peer\nsmcd: 9 4 promoted\nsmcd: 7 6 promoted\n".to_owned(),
+    );
     assert_eq!((trace.promotions(), trace.processes().len()), (3, 2));
 }
