@@ -8,6 +8,8 @@ mod case;
 mod cases;
 mod command;
 mod mode;
+mod nginx;
+mod redis;
 mod scratch;
 mod shim;
 mod trace;

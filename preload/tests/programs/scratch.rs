@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{shim, trace::Trace};
+use crate::{mode::Mode, shim, trace::Trace};
 
 /// Programs are started in the directory and stay in it, daemons too: so all that a test started is found again by its
 /// working directory, whoever its parent is. At the end nothing is left of either, also if the test failed.
@@ -27,7 +27,11 @@ impl Scratch {
         fs::create_dir(&dir).expect("a new directory");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("own directory");
         // As /proc has it, without symbolic links.
-        Self(dir.canonicalize().expect("just made"))
+        let scratch = Self(dir.canonicalize().expect("just made"));
+        let trace = scratch.write("trace", "");
+        // For those too who become another user.
+        fs::set_permissions(trace, fs::Permissions::from_mode(0o666)).expect("own file");
+        scratch
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -54,6 +58,19 @@ impl Scratch {
     /// What the library said in the programs of this test.
     pub(crate) fn trace(&self) -> Trace {
         Trace::read(&self.trace_file())
+    }
+
+    /// Fails the test unless connections were promoted, and by both ends' processes; or not, where they cannot be.
+    #[track_caller]
+    pub(crate) fn check_promotions(&self, mode: Mode, at_least: usize) {
+        let trace = self.trace();
+        let (promotions, processes) = (trace.promotions(), trace.processes().len());
+        if !mode.promotes() {
+            assert_eq!(promotions, 0, "promoted: {}", trace.text());
+        } else if shim::is_there() {
+            assert!(promotions >= at_least, "{promotions} of {at_least} promoted: {}", trace.text());
+            assert!(processes >= 2, "promoted at one end only: {}", trace.text());
+        }
     }
 
     pub(crate) fn trace_file(&self) -> PathBuf {

@@ -29,9 +29,10 @@ impl Trace {
         })
     }
 
-    /// All of it, for those who look for a reason.
+    /// The last of it, for those who look for a reason.
     pub(crate) fn text(&self) -> &str {
-        &self.0
+        let start = self.0.len().saturating_sub(5000);
+        self.0.get(start..).unwrap_or(&self.0)
     }
 }
 
