@@ -153,6 +153,8 @@ impl Epoll {
                     self.watch(&mut state, fd, stream, interest)?;
                     drop(state);
                     stream.add_watcher(self, fd);
+                    // What the kernel tells of a new member is nothing new.
+                    self.take_in();
                 }
                 Ok(0)
             }
@@ -215,6 +217,8 @@ impl Epoll {
         if !left || self.watch(&mut state, fd, stream, interest).is_err() {
             settings::say(|| format!("epoll: fd {fd} could not be taken over"));
         }
+        drop(state);
+        self.take_in();
     }
 
     /// True if a one-shot interest has fired, by what the kernel says of the instance.
