@@ -47,14 +47,32 @@ const OF_TCP: u64 = 1;
 /// At least one of so many calls asks the kernel, even if there are always connections that are ready.
 const KERNEL_EVERY: u32 = 16;
 
+/// How long those sleep whom nobody can wake.
+const BLIND: Duration = Duration::from_millis(1);
+
 /// Most events that are taken from the shadow at a time.
 const BATCH: usize = 64;
+
+/// An instance was inherited by a fork that has the shadow of the parent in it.
+static INHERITED: AtomicBool = AtomicBool::new(false);
+
+/// Takes the events of an inherited shadow out of what the kernel has reported; says how many are left.
+pub(crate) fn without_inherited(out: &mut [epoll_event]) -> usize {
+    let mut kept = out.len();
+    if INHERITED.load(Ordering::Relaxed) {
+        while let Some(at) = out.iter().take(kept).position(|event| event.u64 == SHADOW) {
+            kept -= 1;
+            out.swap(at, kept);
+        }
+    }
+    kept
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Epoll {
-    /// A descriptor of the program's instance that is ours.
-    own: Kept,
+    /// A descriptor of the program's instance that is ours, if there was one left.
+    own: Option<Kept>,
     shadow: OnceLock<Shadow>,
     state: Mutex<State>,
     /// Threads that are asleep in the kernel, or about to be.
@@ -62,6 +80,8 @@ pub(crate) struct Epoll {
     awake: Awake,
     /// There are instances within this one.
     has_nested: AtomicBool,
+    /// There is no shadow although there should be one.
+    is_blind: AtomicBool,
 }
 
 /// What wakes a program that sleeps.
@@ -87,17 +107,18 @@ struct State {
 pub(crate) type Limit = Option<Duration>;
 
 impl Epoll {
-    /// What goes beside this instance; `None` if there is no descriptor left for it.
-    pub(crate) fn new(instance: BorrowedFd<'_>) -> Option<Arc<Self>> {
-        let own = fcntl_dupfd_cloexec(instance, 0).ok()?;
-        Some(Arc::new(Self {
-            own: Kept::new(own),
+    /// What goes beside this instance.
+    pub(crate) fn new(instance: BorrowedFd<'_>) -> Arc<Self> {
+        let own = fcntl_dupfd_cloexec(instance, 0);
+        Arc::new(Self {
+            own: own.ok().map(Kept::new),
             shadow: OnceLock::new(),
             state: Mutex::default(),
             sleepers: AtomicUsize::new(0),
             awake: Awake::new(settings::config().busy_poll),
             has_nested: AtomicBool::new(false),
-        }))
+            is_blind: AtomicBool::new(false),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -119,6 +140,9 @@ impl Epoll {
         let (is_known, is_in) = (state.watches.knows(fd), state.watches.has(fd));
         match (op, interest) {
             (libc::EPOLL_CTL_ADD, Some(interest)) if is_known || stream.raw.has_rings() => {
+                if !interest.is_allowed() {
+                    return Err(Errno::INVAL);
+                }
                 if is_in || state.kernel.contains_key(&fd) {
                     return Err(Errno::EXIST);
                 }
@@ -134,7 +158,7 @@ impl Epoll {
             }
             (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, _) if is_known && !is_in => Err(Errno::NOENT),
             (libc::EPOLL_CTL_MOD, Some(interest)) if is_in => {
-                if interest.is_exclusive() {
+                if interest.is_exclusive() || state.watches.is_exclusive(fd) {
                     return Err(Errno::INVAL);
                 }
                 state.watches.modify(fd, Some(interest));
@@ -187,15 +211,16 @@ impl Epoll {
         }
         // SAFETY: the number is that of the stream, which the caller is using.
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-        if epoll::delete(&self.own, socket).is_err() || self.watch(&mut state, fd, stream, interest).is_err()
-        {
+        let left = self.own.as_ref().is_some_and(|own| epoll::delete(own, socket).is_ok());
+        if !left || self.watch(&mut state, fd, stream, interest).is_err() {
             settings::say(|| format!("epoll: fd {fd} could not be taken over"));
         }
     }
 
     /// True if a one-shot interest has fired, by what the kernel says of the instance.
     fn has_fired(&self, fd: c_int) -> bool {
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.own.as_raw_fd()));
+        let Some(own) = &self.own else { return false };
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", own.as_raw_fd()));
         let events = info.ok().and_then(|info| {
             let line = info.lines().find(|line| {
                 let mut words = line.split_whitespace();
@@ -214,7 +239,14 @@ impl Epoll {
         stream: &Arc<Stream>,
         interest: Interest,
     ) -> Result<(), Errno> {
-        let shadow = self.shadow()?;
+        stream.raw.is_watched();
+        state.watches.insert(fd, stream.clone(), interest);
+        self.wake();
+        let Ok(shadow) = self.shadow() else {
+            // No descriptor is left. So nobody wakes those who sleep: they wake up by themselves.
+            self.is_blind.store(true, Ordering::Relaxed);
+            return Ok(());
+        };
         let address = Arc::as_ptr(stream).addr() as u64;
         let edges = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
         let enter = |fd: BorrowedFd<'_>, data, events| match epoll::add(
@@ -231,9 +263,6 @@ impl Epoll {
         if let Some(doorbell) = stream.raw.doorbell() {
             enter(doorbell, address, EventFlags::IN | EventFlags::ET)?;
         }
-        stream.raw.is_watched();
-        state.watches.insert(fd, stream.clone(), interest);
-        self.wake();
         Ok(())
     }
 
@@ -256,6 +285,17 @@ impl Epoll {
         self.unwatch(&mut state, fd);
     }
 
+    /// In the child of a fork: lets go of everything, and does nothing to the instance.
+    pub(crate) fn dissolve(&self) {
+        if self.shadow.get().is_some() {
+            INHERITED.store(true, Ordering::Relaxed);
+        }
+        // If another thread of the parent was in it, it stays as it is.
+        if let Ok(mut state) = self.state.try_lock() {
+            drop(std::mem::take(&mut *state));
+        }
+    }
+
     /// Looks at a connection at the next call, and has those who sleep do so now.
     pub(crate) fn look_at(&self, fd: c_int) {
         self.state().watches.heat(fd);
@@ -267,10 +307,11 @@ impl Epoll {
         if let Some(shadow) = self.shadow.get() {
             return Ok(shadow);
         }
+        let own = self.own.as_ref().ok_or(Errno::MFILE)?;
         let instance = Kept::new(epoll::create(CreateFlags::CLOEXEC)?);
         let bell = Kept::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         epoll::add(&instance, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
-        epoll::add(&self.own, &instance, EventData::new_u64(SHADOW), EventFlags::IN)?;
+        epoll::add(own, &instance, EventData::new_u64(SHADOW), EventFlags::IN)?;
         Ok(self.shadow.get_or_init(|| Shadow { instance, bell, is_rung: AtomicBool::new(false) }))
     }
 
@@ -292,7 +333,9 @@ impl Epoll {
 
     /// True if there may be anything that the kernel does not know.
     pub(crate) fn is_involved(&self) -> bool {
-        self.shadow.get().is_some() || self.has_nested.load(Ordering::Relaxed)
+        self.shadow.get().is_some()
+            || self.has_nested.load(Ordering::Relaxed)
+            || self.is_blind.load(Ordering::Relaxed)
     }
 
     /// Waits as `epoll_wait` does. `ask` asks the kernel: into which memory, and for how long.
@@ -348,8 +391,13 @@ impl Epoll {
     ) -> Option<c_int> {
         // Before the last look: who brings news after it wakes the sleeper.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let is_blind = self.is_blind.load(Ordering::Relaxed);
+        let limit = if is_blind { Some(limit.unwrap_or(BLIND).min(BLIND)) } else { limit };
         let asked = if self.settle() { None } else { Some(self.ask(out, limit, ask)) };
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        if is_blind {
+            self.state().watches.heat_all();
+        }
         asked
     }
 
@@ -366,8 +414,12 @@ impl Epoll {
 
     /// For those who ask the kernel about this instance as about any descriptor: if a connection is ready, it says so.
     pub(crate) fn tell_kernel(&self) {
-        if self.is_involved() && self.settle() {
-            self.ring();
+        if self.is_involved() {
+            // What is still in there would be news to the kernel.
+            self.take_in();
+            if self.settle() {
+                self.ring();
+            }
         }
     }
 

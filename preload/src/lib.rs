@@ -9,10 +9,13 @@
 mod calls;
 mod epoll;
 mod errno;
+mod family;
+mod fork;
 mod iov;
 mod poll;
 mod process;
 mod real;
+mod reserve;
 mod select;
 mod settings;
 mod signals;

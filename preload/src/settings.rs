@@ -5,29 +5,37 @@ use std::{
     io::Write as _,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use arc_swap::ArcSwapOption;
 use rustix::process::{Resource, getpid, getrlimit};
-use smcd::{SmcConfig, raw};
+use smcd::{DebugOutput, SmcConfig, raw};
+
+use crate::reserve;
 
 /// Descriptors that a connection needs beside that of the program, while it is promoted.
 const NEEDED: usize = 8;
 
 static CONFIG: ArcSwapOption<SmcConfig> = ArcSwapOption::const_empty();
-static DEBUG: OnceLock<Option<String>> = OnceLock::new();
 
 /// Most descriptors that we may have.
 static MAY_KEEP: AtomicUsize = AtomicUsize::new(0);
+
+/// The program does something that we cannot see.
+static IS_OFF: AtomicBool = AtomicBool::new(false);
 
 /// The settings of new connections.
 pub(crate) fn config() -> Arc<SmcConfig> {
     if let Some(config) = &*CONFIG.load() {
         return config.clone();
     }
-    let config = Arc::new(SmcConfig::default());
+    let config = SmcConfig::from_env().unwrap_or_else(|error| {
+        say(|| format!("{error}; the default is used"));
+        SmcConfig::default()
+    });
+    let config = Arc::new(config);
     CONFIG.store(Some(config.clone()));
     config
 }
@@ -39,36 +47,38 @@ pub(crate) fn load_limits() {
     MAY_KEEP.store(usize::try_from(limit / 2).unwrap_or(usize::MAX), Ordering::Relaxed);
 }
 
-/// True if connections are to be promoted at all.
+/// True if connections are to be promoted, or at least looked at.
 pub(crate) fn is_wanted() -> bool {
-    config().promotion != smcd::Promotion::Off
+    let config = config();
+    config.promotion != smcd::Promotion::Off || config.observe
 }
 
 /// True if there are descriptors for one more promoted connection.
 pub(crate) fn may_promote() -> bool {
     raw::kept() + NEEDED <= MAY_KEEP.load(Ordering::Relaxed)
+        && !reserve::is_used()
+        && !IS_OFF.load(Ordering::Relaxed)
 }
 
-/// Where to say what happens, if anywhere: `1` is standard error, else it is the name of a file.
-fn debug() -> Option<&'static str> {
-    let read = || {
-        let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty() && value != "0");
-        named("SMCD_DEBUG").or_else(|| named("SMC_DEBUG"))
-    };
-    DEBUG.get_or_init(read).as_deref()
+/// From now on nothing is promoted, for this reason.
+pub(crate) fn switch_off(why: &str) {
+    if !IS_OFF.swap(true, Ordering::Relaxed) {
+        say(|| format!("nothing is promoted: {why}"));
+    }
 }
 
 /// Says what happens, if the user has asked for it.
 pub(crate) fn say(what: impl FnOnce() -> String) {
-    let Some(place) = debug() else { return };
+    static OUTPUT: OnceLock<Option<DebugOutput>> = OnceLock::new();
+    let Some(output) = OUTPUT.get_or_init(DebugOutput::from_env) else { return };
     let line = format!("smcd: {} {}\n", getpid().as_raw_nonzero(), what());
     // Nobody can be told that it could not be said.
-    let _ = match place {
-        "1" => rustix::io::write(rustix::stdio::stderr(), line.as_bytes()).map(drop).map_err(Into::into),
-        file => OpenOptions::new()
+    let _ = match output {
+        DebugOutput::File(file) => OpenOptions::new()
             .create(true)
             .append(true)
             .open(file)
             .and_then(|mut file| file.write_all(line.as_bytes())),
+        _ => rustix::io::write(rustix::stdio::stderr(), line.as_bytes()).map(drop).map_err(Into::into),
     };
 }

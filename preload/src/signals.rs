@@ -18,9 +18,3 @@ pub(crate) fn restart() -> bool {
         !known || !is_handled || action.sa_flags & libc::SA_RESTART != 0
     })
 }
-
-/// Raises the signal of a write that nobody will read.
-pub(crate) fn raise_pipe() {
-    // SAFETY: no condition; what the signal does is the program's choice.
-    unsafe { libc::raise(libc::SIGPIPE) };
-}

@@ -15,14 +15,24 @@ use libc::{c_int, c_short, pollfd};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{OFlags, fcntl_getfl},
-    net::sockopt::{Timeout, socket_timeout},
+    io::Errno,
+    net::{
+        RecvFlags, SendAncillaryBuffer, SendFlags,
+        sockopt::{Timeout, socket_timeout},
+    },
 };
 use smcd::{
     FallbackReason,
     raw::{Patience, RawStream, Socket},
 };
 
-use crate::{epoll::Epoll, iov::Room, settings, signals};
+use crate::{
+    epoll::Epoll,
+    family::{self, Member, Slot, SlotBaton},
+    fork,
+    iov::Room,
+    settings, signals,
+};
 
 /// Bytes that are read at a time when they are only to be thrown away.
 const SCRATCH: usize = 64 * 1024;
@@ -41,7 +51,9 @@ pub(crate) enum Way {
 /// A connection of the program.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) raw: RawStream,
+    pub(crate) raw: Arc<RawStream>,
+    /// What processes have in common that have this connection.
+    slot: Mutex<Option<&'static Slot>>,
     /// Descriptors of the program that are this socket.
     numbers: Mutex<Vec<c_int>>,
     /// Epoll instances that watch it, and the descriptor that they know it by.
@@ -67,11 +79,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Stream {
     /// A socket that has just been connected, or accepted, or is about to be.
     pub(crate) fn new(fd: c_int) -> Arc<Self> {
+        fork::watch();
         // SAFETY: the number is one of those in `numbers`, which is told when the program closes one.
         let socket = unsafe { Socket::new(fd) };
-        Arc::new(Self {
-            raw: RawStream::new(socket, settings::config()),
-            numbers: Mutex::new(vec![fd]),
+        Arc::new(Self::beside(RawStream::new(socket, settings::config()).into(), vec![fd], None))
+    }
+
+    fn beside(raw: Arc<RawStream>, numbers: Vec<c_int>, slot: Option<&'static Slot>) -> Self {
+        Self {
+            raw,
+            slot: Mutex::new(slot),
+            numbers: Mutex::new(numbers),
             watchers: Mutex::default(),
             nonblocking: AtomicBool::new(false),
             receive_limit: AtomicU64::new(0),
@@ -80,7 +98,51 @@ impl Stream {
             ends: AtomicU16::new(0),
             is_bell_gone: AtomicBool::new(false),
             full: AtomicBool::new(false),
-        })
+        }
+    }
+
+    /// A child is about to be made, and will have the socket too. Without a child that could take turns, bytes that are
+    /// on rings are not for it.
+    pub(crate) fn share_with(&self, child: Option<Member>) {
+        if self.raw.stays() {
+            return;
+        }
+        let mut slot = lock(&self.slot);
+        let Some(known) = slot.or_else(family::new_slot) else { return };
+        *slot = Some(known);
+        if let Some(child) = child {
+            known.add_holder(child);
+        }
+        if !self.raw.is_shared() {
+            // Whoever comes from now on takes turns; whoever is at it is waited for.
+            self.raw.share(Box::new(SlotBaton(known)));
+            drop(self.raw.hold());
+            known.begin(&self.raw.snapshot());
+        }
+    }
+
+    /// In a child: the same connection, of which nothing is used that a thread of the parent may have locked.
+    pub(crate) fn inherited(&self, numbers: &[c_int]) -> Arc<Self> {
+        // No thread of the parent had it for longer than to read it, and it was not written to since.
+        let slot = self.slot.try_lock().ok().and_then(|slot| *slot);
+        let own = Self::beside(self.raw.clone(), numbers.to_vec(), slot);
+        if own.raw.has_rings() {
+            own.load_options();
+        }
+        Arc::new(own)
+    }
+
+    /// Looks whether other processes still have the connection. If not, it is as any other again.
+    fn look_for_others(&self) {
+        let slot = *lock(&self.slot);
+        if slot.is_some_and(Slot::is_ours_alone) {
+            let _ = self.raw.unshare();
+        }
+    }
+
+    /// A descriptor of the program that is this socket.
+    fn number(&self) -> c_int {
+        lock(&self.numbers).first().copied().unwrap_or(-1)
     }
 
     /// Another descriptor of the program is this socket.
@@ -106,8 +168,23 @@ impl Stream {
                 unsafe { self.raw.socket().renumber(*first) };
                 false
             }
-            None => true,
+            None => {
+                self.close();
+                true
+            }
         }
+    }
+
+    /// The program has closed the connection.
+    fn close(&self) {
+        let slot = lock(&self.slot).take();
+        let Some(slot) = slot.filter(|_| self.raw.is_shared()) else { return };
+        if slot.is_ours_alone() {
+            let _ = self.raw.unshare();
+        } else {
+            self.raw.abandon();
+        }
+        slot.leave();
     }
 
     /// An epoll instance watches the socket under this number.
@@ -131,7 +208,7 @@ impl Stream {
     /// The socket will be used in a way that passes us by, for this reason.
     pub(crate) fn leaves_us(&self, why: &str) {
         if self.raw.stay(FallbackReason::SocketInUse).is_err() {
-            settings::say(|| format!("fd {:?} is promoted already, but {why}", lock(&self.numbers)));
+            settings::say(|| format!("{} ring, although {why}", self.number()));
         }
     }
 
@@ -151,7 +228,7 @@ impl Stream {
                     epoll.take_over(fd, self);
                 }
             }
-            settings::say(|| format!("promoted fd {:?}", lock(&self.numbers)));
+            settings::say(|| format!("{} promoted", self.number()));
         }
     }
 
@@ -185,6 +262,9 @@ impl Stream {
         if self.raw.stays() {
             return Way::Kernel;
         }
+        if self.raw.is_shared() {
+            self.look_for_others();
+        }
         if !self.raw.has_rings() {
             self.step();
             if !self.raw.has_rings() && self.raw.begin_read() {
@@ -207,6 +287,9 @@ impl Stream {
         if self.raw.stays() {
             return Way::Kernel;
         }
+        if self.raw.is_shared() {
+            self.look_for_others();
+        }
         if !self.raw.has_rings() && self.raw.begin_write() {
             return Way::Counted;
         }
@@ -226,13 +309,19 @@ impl Stream {
         if flags & libc::MSG_OOB != 0 {
             return self.receive_urgent(room, flags);
         }
-        let patience = self.patience(flags, &self.receive_limit);
+        let mut patience = self.patience(flags, &self.receive_limit);
         let wanted = room.remaining_mut();
         if flags & libc::MSG_TRUNC != 0 {
             return self.discard(wanted, patience);
         }
         if flags & libc::MSG_PEEK != 0 {
             return again(|| self.raw.peek(room, || patience));
+        }
+        if wanted == 0 {
+            return match patience == Patience::Never && !self.raw.is_readable() {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(0),
+            };
         }
         let enough = match flags & libc::MSG_WAITALL {
             0 => self.low_water.load(Ordering::Relaxed).min(wanted),
@@ -243,11 +332,30 @@ impl Stream {
             match again(|| self.raw.read(room, || patience)) {
                 Ok(0) => return Ok(done),
                 Ok(n) => done += n,
-                Err(error) => return if done > 0 { Ok(done) } else { Err(error) },
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return self.ask_tcp(error),
+                Err(error) => return Err(error),
             }
-            if done >= enough {
+            if done >= enough && (self.raw.is_reading_ring() || !room.has_remaining_mut()) {
                 return Ok(done);
             }
+            if done >= enough {
+                // By TCP, one piece of memory was filled at a time.
+                patience = Patience::Never;
+            }
+        }
+    }
+
+    /// The peer has broken off. The TCP connection knows in which words to say so, and how often; if it has not heard of
+    /// it yet, it will at once.
+    fn ask_tcp(&self, error: io::Error) -> io::Result<usize> {
+        let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let mut fds = [PollFd::from_borrowed_fd(self.raw.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut fds, Some(&limit));
+        match rustix::net::recv(self.raw.as_fd(), &mut [0; 1][..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Ok(0),
+            Err(errno) if errno != Errno::AGAIN => Err(errno.into()),
+            _ => Err(error),
         }
     }
 
@@ -285,16 +393,19 @@ impl Stream {
                     done += n;
                     IoSlice::advance_slices(&mut left, n);
                 }
-                Err(error) if done == 0 => {
-                    if error.kind() == io::ErrorKind::BrokenPipe && flags & libc::MSG_NOSIGNAL == 0 {
-                        signals::raise_pipe();
-                    }
-                    return Err(error);
-                }
+                Err(error) if done == 0 && is_over(&error) => return self.send_into_the_void(left, flags),
+                Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }
         }
         Ok(done)
+    }
+
+    /// Nobody reads what is written. The TCP connection knows how to say so, and when: there, a first write after the end
+    /// may be taken.
+    fn send_into_the_void(&self, data: &[IoSlice<'_>], flags: c_int) -> io::Result<usize> {
+        let flags = SendFlags::from_bits_retain(flags.cast_unsigned());
+        Ok(rustix::net::sendmsg(self.raw.as_fd(), data, &mut SendAncillaryBuffer::default(), flags)?)
     }
 
     /// Writes all of it, whether the socket may wait or not.
@@ -449,6 +560,11 @@ fn again(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
             result => return result,
         }
     }
+}
+
+/// True if the peer has closed the connection, or is gone.
+fn is_over(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn low_water(socket: impl AsFd) -> usize {

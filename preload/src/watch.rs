@@ -42,6 +42,14 @@ impl Interest {
         self.events & libc::EPOLLEXCLUSIVE.cast_unsigned() != 0
     }
 
+    /// False if the kernel refuses it: an exclusive interest is for few events.
+    pub(crate) fn is_allowed(self) -> bool {
+        let with_exclusive = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP)
+            .cast_unsigned()
+            | (MODES & !libc::EPOLLONESHOT.cast_unsigned());
+        !self.is_exclusive() || self.events & !with_exclusive == 0
+    }
+
     fn is_edge(self) -> bool {
         self.events & libc::EPOLLET.cast_unsigned() != 0
     }
@@ -153,6 +161,12 @@ impl Watches {
         self.by_fd.get(&fd).and_then(|id| self.all.get(*id)).is_some_and(|watch| watch.interest.is_some())
     }
 
+    /// True if the program has put it in for itself alone.
+    pub(crate) fn is_exclusive(&self, fd: c_int) -> bool {
+        let watch = self.by_fd.get(&fd).and_then(|id| self.all.get(*id));
+        watch.and_then(|watch| watch.interest).is_some_and(Interest::is_exclusive)
+    }
+
     /// True if it was put in, now or before.
     pub(crate) fn knows(&self, fd: c_int) -> bool {
         self.by_fd.contains_key(&fd)
@@ -234,6 +248,16 @@ impl Watches {
                 watch.reported = 0;
                 tell(&watch.stream);
             }
+        }
+    }
+
+    /// Looks at all of them.
+    pub(crate) fn heat_all(&mut self) {
+        let ids: Vec<usize> = self.by_fd.values().copied().collect();
+        for id in ids {
+            let of_tcp = self.all.get(id).map(|watch| watch.stream.clone());
+            of_tcp.inspect(|stream| stream.tcp_has_news());
+            self.heat_id(id);
         }
     }
 

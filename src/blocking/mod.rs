@@ -36,7 +36,7 @@ mod shared;
 mod stream;
 mod stream_io;
 mod tcp;
-mod turn;
+pub(crate) mod turn;
 pub(crate) mod waits;
 
 pub use listener::{Incoming, SmcListener};

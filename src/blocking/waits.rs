@@ -12,14 +12,14 @@ use super::{
     patience::Patience,
     poll,
     ring::{Attempt, Look, Ring},
-    turn::Turn,
+    turn::{self, Turn},
 };
 use crate::{
     dibs::Cause,
     smc::{
         awake::finished,
         connection::Progress,
-        hybrid::{Hybrid, Ring as _, Tcp},
+        hybrid::{self, Hybrid, Ring as _, Tcp},
         scatter::scatter,
     },
 };
@@ -34,9 +34,28 @@ pub(crate) struct Waits<T: Tcp> {
     writing: Turn,
 }
 
+/// A connection in which nothing is under way, and nobody's turn changes.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Held<'a> {
+    turns: [turn::Held<'a>; 2],
+    _hybrid: hybrid::Held<'a>,
+}
+
 impl<T: Tcp> Waits<T> {
     pub(crate) fn new(hybrid: Hybrid<Ring, T>, tcp: Arc<T>) -> Self {
         Self { hybrid, tcp, reading: Turn::default(), writing: Turn::default() }
+    }
+
+    /// Keeps the connection as it is, for a process that is about to fork.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held { turns: [self.reading.hold(), self.writing.hold()], _hybrid: self.hybrid.hold() }
+    }
+
+    /// In the child of a fork, while it is held there.
+    pub(crate) fn in_child(&self, held: Held<'_>) {
+        self.hybrid.forget_calls();
+        held.turns.into_iter().for_each(turn::Held::free);
     }
 
     pub(crate) fn read(
@@ -142,9 +161,10 @@ impl<T: Tcp> Waits<T> {
         }
         let patience = patience();
         loop {
-            if let Some(ring) = self.hybrid.ring().filter(|_| self.hybrid.writes_ring()) {
+            if let Some(ring) = self.hybrid.ring().filter(|_| self.hybrid.is_writing_ring()) {
                 let _turn = self.writing.take(patience)?;
-                return ring.wait(self.tcp.socket(), Cause::Space, true, patience, &mut |_| attempt());
+                let on_ring = self.hybrid.writes_ring();
+                return ring.wait(self.tcp.socket(), Cause::Space, on_ring, patience, &mut |_| attempt());
             }
             self.wait_for_tcp(PollFlags::OUT, patience)?;
             if let Some(result) = finished(attempt()) {

@@ -14,10 +14,12 @@ mod stream;
 pub use self::{
     awake::Awake,
     socket::Socket,
-    stream::{Polling, RawStream},
+    stream::{Held, Polling, RawStream, SNAPSHOT},
 };
 pub use crate::{
     blocking::patience::Patience,
     dibs::Cause,
+    smc::hybrid::{Baton, Left},
+    unix::generation::Generation,
     unix::kept::{Kept, is_kept, kept, kept_within, move_aside},
 };

@@ -16,14 +16,21 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Socket;
 use crate::{
     FallbackReason, SmcConfig, Transport,
-    blocking::{patience::Patience, pollers, waits::Waits},
+    blocking::{
+        patience::Patience,
+        pollers,
+        waits::{self, Waits},
+    },
     dibs::Cause,
     smc::{
         ByteCounts,
         connection::{Connection, Progress},
-        hybrid::{Counts, Hybrid, Ring as _, Tcp as _},
+        hybrid::{Baton, Counts, Hybrid, Ring as _, Snapshot, Tcp as _},
     },
 };
+
+/// Words that a process leaves to the next ([`Baton`]).
+pub const SNAPSHOT: usize = Snapshot::WORDS;
 
 /// What goes beside a TCP socket that belongs to somebody else; see [the module](super).
 ///
@@ -70,6 +77,47 @@ impl RawStream {
         Ok(())
     }
 
+    /// Keeps the stream as it is, for a process that is about to fork. A handshake under way is broken off, and begins anew
+    /// later.
+    pub fn hold(&self) -> Held<'_> {
+        Held(self.waits.hold())
+    }
+
+    /// Lets go of it in the child, in which none of the parent's threads exist but this one.
+    pub fn in_child(&self, held: Held<'_>) {
+        self.waits.in_child(held.0);
+    }
+
+    /// Other processes are about to have the stream, too. As long as they do, nothing more is moved to rings; where bytes
+    /// go by rings already, all processes take turns, with this.
+    pub fn share(&self, baton: Box<dyn Baton>) {
+        self.waits.hybrid.share(baton);
+    }
+
+    /// True if other processes have the stream.
+    #[inline]
+    pub fn is_shared(&self) -> bool {
+        self.waits.hybrid.is_shared()
+    }
+
+    /// No other process has the stream any more.
+    ///
+    /// # Errors
+    /// `ConnectionReset` if one of them has died in the middle of something.
+    pub fn unshare(&self) -> io::Result<()> {
+        self.waits.hybrid.unshare()
+    }
+
+    /// The state at present, as the first thing that is left to another process.
+    pub fn snapshot(&self) -> [u64; SNAPSHOT] {
+        self.waits.hybrid.snapshot().to_words()
+    }
+
+    /// Lets go of the stream, which another process goes on with: the peer is told nothing when this is dropped.
+    pub fn abandon(&self) {
+        self.waits.hybrid.abandon();
+    }
+
     /// True once both ends have agreed on rings: from now on all calls have to be made here.
     #[inline]
     pub fn has_rings(&self) -> bool {
@@ -79,13 +127,19 @@ impl RawStream {
     /// True once both directions go by the rings alone.
     #[inline]
     pub fn is_on_rings(&self) -> bool {
-        self.waits.hybrid.reads_ring() && self.waits.hybrid.writes_ring()
+        self.waits.hybrid.is_reading_ring() && self.waits.hybrid.is_writing_ring()
     }
 
     /// True once all that is written goes by the ring.
     #[inline]
     pub fn is_writing_ring(&self) -> bool {
-        self.waits.hybrid.writes_ring()
+        self.waits.hybrid.is_writing_ring()
+    }
+
+    /// True once all that is to be read comes by the ring.
+    #[inline]
+    pub fn is_reading_ring(&self) -> bool {
+        self.waits.hybrid.is_reading_ring()
     }
 
     /// Goes on with the promotion if it is time to. True if both ends have just agreed on rings.
@@ -176,10 +230,7 @@ impl RawStream {
     /// As [`RawStream::write`].
     pub fn room(&self, patience: impl FnOnce() -> Patience) -> io::Result<usize> {
         self.waits.wait_for_room(patience)?;
-        match self.connection().filter(|_| self.is_writing_ring()) {
-            Some(connection) => Ok(connection.room().max(1)),
-            None => Ok(1),
-        }
+        Ok(self.waits.hybrid.room().unwrap_or(1).max(1))
     }
 
     /// Sends one urgent byte (`MSG_OOB`); `by_tcp` does so if the bytes go by TCP.
@@ -198,10 +249,7 @@ impl RawStream {
     /// # Errors
     /// If the peer broke the rules of the ring.
     pub fn read_urgent(&self) -> io::Result<Option<u8>> {
-        match self.connection() {
-            Some(connection) if self.waits.hybrid.reads_ring() => Ok(connection.try_read_urgent()?),
-            _ => Ok(None),
-        }
+        self.waits.hybrid.try_read_urgent()
     }
 
     /// True if the next byte to be read is the urgent one.
@@ -237,7 +285,8 @@ impl RawStream {
     /// Takes no system call if the bytes come by the ring, unless the TCP connection has news
     /// ([`RawStream::look_at_tcp`]).
     pub fn is_readable(&self) -> bool {
-        let Some(connection) = self.connection() else { return self.waits.hybrid.is_readable() };
+        let alone = self.connection().filter(|_| !self.waits.hybrid.is_shared());
+        let Some(connection) = alone else { return self.waits.hybrid.is_readable() };
         let on_ring = self.waits.hybrid.reads_ring();
         if on_ring && connection.is_readable() {
             return true;
@@ -337,6 +386,11 @@ impl RawStream {
         self.waits.hybrid.byte_counts()
     }
 }
+
+/// A stream in which nothing is under way.
+#[derive(Debug)]
+#[must_use]
+pub struct Held<'a>(waits::Held<'a>);
 
 /// A thread among those that poll a doorbell, until dropped.
 #[derive(Debug)]

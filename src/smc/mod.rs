@@ -57,7 +57,7 @@ mod transport;
 mod watched;
 mod words;
 
-pub use config::{DEFAULT_RECEIVE_BUFFER, Handshake, SmcConfig};
+pub use config::{DEFAULT_RECEIVE_BUFFER, DebugOutput, Handshake, InvalidSetting, SmcConfig};
 pub use connection::ByteCounts;
 pub use error::ConnectionError;
 #[cfg(feature = "tokio")]

@@ -3,7 +3,7 @@
 
 pub(crate) mod closer;
 pub(crate) mod errno;
-mod generation;
+pub(crate) mod generation;
 mod handed;
 pub(crate) mod kept;
 pub(crate) mod packet;

@@ -6,7 +6,7 @@ use libc::{c_int, epoll_event, sigset_t, timespec};
 
 use super::poll::{from_milliseconds, from_timespec, milliseconds, to_timespec};
 use crate::{
-    epoll::Epoll,
+    epoll::{Epoll, without_inherited},
     errno,
     real::hook,
     settings,
@@ -19,9 +19,7 @@ fn made(fd: c_int) -> c_int {
         errno::quietly(|| {
             // SAFETY: the program has just made it, and cannot have closed it.
             let instance = unsafe { BorrowedFd::borrow_raw(fd) };
-            if let Some(epoll) = Epoll::new(instance) {
-                table::put(fd, Entry::Epoll(epoll));
-            }
+            table::put(fd, Entry::Epoll(Epoll::new(instance)));
         });
     }
     fd
@@ -85,10 +83,15 @@ fn wait(
     all_kernel: impl FnOnce() -> c_int,
 ) -> c_int {
     let epoll: Option<Arc<Epoll>> = table::epoll(instance).filter(|epoll| epoll.is_involved());
-    let (Some(epoll), Ok(room @ 1..)) = (epoll, usize::try_from(count)) else { return all_kernel() };
-    if events.is_null() {
+    let Some(room @ 1..) = usize::try_from(count).ok().filter(|_| !events.is_null()) else {
         return all_kernel();
-    }
+    };
+    let Some(epoll) = epoll else {
+        let found = all_kernel();
+        // SAFETY: the kernel has filled in so many.
+        let out = unsafe { std::slice::from_raw_parts_mut(events, usize::try_from(found).unwrap_or(0)) };
+        return if found > 0 { c_int::try_from(without_inherited(out)).unwrap_or(found) } else { found };
+    };
     // SAFETY: the program gives us room for so many until we return; all values are valid for the plain structure.
     let out = unsafe { std::slice::from_raw_parts_mut(events, room) };
     let before = errno::get();

@@ -1,5 +1,6 @@
 //! The functions that take the place of those of the C library, by what they do.
 
+mod bare;
 mod epoll;
 mod life;
 mod move_bytes;

@@ -22,9 +22,21 @@ fn control(fd: c_int, command: c_int, kernel: impl FnOnce() -> c_int) -> c_int {
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => join(fd, result),
         libc::F_SETFL => has_changed(fd),
+        // Signals for what comes by the ring are sent by nobody.
+        libc::F_SETOWN | F_SETOWN_EX | F_SETSIG => leaves(fd, "signals are wanted of it"),
         _ => {}
     }
     result
+}
+
+/// Commands that the `libc` crate does not know.
+const F_SETSIG: c_int = 10;
+const F_SETOWN_EX: c_int = 15;
+
+fn leaves(fd: c_int, why: &str) {
+    if let Some(stream) = table::stream(fd) {
+        errno::quietly(|| stream.leaves_us(why));
+    }
 }
 
 fn has_changed(fd: c_int) {

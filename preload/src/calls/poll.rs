@@ -40,6 +40,16 @@ pub(super) fn to_timespec(limit: Duration) -> timespec {
     }
 }
 
+/// True if the kernel refuses this time.
+///
+/// # Safety
+/// It may be read.
+pub(super) unsafe fn is_wrong(limit: *const timespec) -> bool {
+    // SAFETY: the caller promises it.
+    unsafe { limit.as_ref() }
+        .is_some_and(|limit| limit.tv_sec < 0 || !(0..1_000_000_000).contains(&limit.tv_nsec))
+}
+
 /// A time that the program has given, or none.
 ///
 /// # Safety
@@ -89,8 +99,10 @@ hook! {
     /// `ppoll`
     fn ppoll(fds: *mut pollfd, count: nfds_t, limit: *const timespec, mask: *const sigset_t) -> c_int, kernel => {
         // SAFETY: the program gives us these until we return.
-        let Some(fds) = (unsafe { ours(fds, count) }) else { return kernel(fds, count, limit, mask) };
+        let ours = unsafe { ours(fds, count) };
         // SAFETY: the program gives us a time or null.
+        let Some(fds) = ours.filter(|_| !unsafe { is_wrong(limit) }) else { return kernel(fds, count, limit, mask) };
+        // SAFETY: as above.
         let limit = unsafe { from_timespec(limit) };
         keeping(|| poll::poll(fds, limit, |fds, limit| {
             let limit = limit.map(to_timespec);
@@ -126,7 +138,9 @@ hook! {
         kernel => {
         // SAFETY: the program gives us these until we return.
         let sets = unsafe { Sets::new(count, [read, write, except]) };
-        if !sets.has_ours() {
+        // SAFETY: the program gives us a time or null.
+        let is_wrong = unsafe { limit.as_ref() }.is_some_and(|limit| limit.tv_sec < 0 || limit.tv_usec < 0);
+        if !sets.has_ours() || is_wrong {
             return kernel(count, read, write, except, limit);
         }
         let start = std::time::Instant::now();
@@ -152,10 +166,11 @@ hook! {
         mask: *const sigset_t) -> c_int, kernel => {
         // SAFETY: the program gives us these until we return.
         let sets = unsafe { Sets::new(count, [read, write, except]) };
-        if !sets.has_ours() {
+        // SAFETY: the program gives us a time or null.
+        if !sets.has_ours() || unsafe { is_wrong(limit) } {
             return kernel(count, read, write, except, limit, mask);
         }
-        // SAFETY: the program gives us a time or null.
+        // SAFETY: as above.
         let limit = unsafe { from_timespec(limit) };
         sets.wait(limit, |fds, limit| by_poll(fds, limit, mask))
     }

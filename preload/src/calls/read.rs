@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use bytes::BufMut as _;
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
 use super::{by_rings, moved, settle_read};
@@ -42,7 +43,7 @@ hook! {
     fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t, kernel => receive(
         fd, 0, || kernel(fd, buf, len),
         // SAFETY: the program gives us this memory to write to until we return.
-        |stream| stream.receive(&mut unsafe { Room::one(buf, len) }, 0),
+        |stream| if len == 0 { Ok(0) } else { stream.receive(&mut unsafe { Room::one(buf, len) }, 0) },
     )
 }
 
@@ -65,7 +66,10 @@ hook! {
     /// `readv`
     fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t, kernel => receive(
         fd, 0, || kernel(fd, iov, count),
-        |stream| stream.receive(&mut room(iov, count)?, 0),
+        |stream| {
+            let mut room = room(iov, count)?;
+            if room.has_remaining_mut() { stream.receive(&mut room, 0) } else { Ok(0) }
+        },
     )
 }
 

@@ -168,10 +168,10 @@ impl LoopbackDoorbell {
 
 impl Doorbell for LoopbackDoorbell {
     #[inline]
-    fn ring(&self, cause: Cause) {
-        let Some(word) = self.words.get(cause) else { return };
+    fn ring(&self, cause: Cause) -> bool {
+        let Some(word) = self.words.get(cause) else { return false };
         match parking::take(word) {
-            None => {}
+            None => return false,
             Some(Sleeper::Thread) => {
                 // A word that is no futex any more has nobody waiting on it.
                 let _ = futex::wake(word, futex::Flags::empty(), u32::MAX >> 1);
@@ -181,6 +181,7 @@ impl Doorbell for LoopbackDoorbell {
                 let _ = send(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             }
         }
+        true
     }
 
     fn is_hung_up(&self) -> bool {

@@ -11,6 +11,7 @@ use rustix::io::ioctl_fionread;
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
+    observe::Direction,
     smc::{
         ConnectionError,
         connection::{Connection, Progress},
@@ -135,6 +136,10 @@ impl Inbound {
         self.from == From::Ring
     }
 
+    pub(super) fn recount(&mut self, taken: u64) {
+        self.taken = taken;
+    }
+
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
     }
@@ -248,7 +253,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     ///
     /// To be followed by [`Hybrid::end_read`].
     pub(crate) fn begin_read(&self) -> bool {
-        if self.reads_ring() {
+        if self.is_reading_ring() {
             return false;
         }
         // Held until it is counted: who switches looks at the count.
@@ -265,8 +270,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let mut inbound = lock(&self.inbound);
         self.reads_in_flight.fetch_sub(1, Ordering::Relaxed);
         inbound.taken += bytes as u64;
-        drop(inbound);
-        bytes > 0 && self.note(bytes).is_multiple_of(LOOK_EVERY)
+        // Under the lock: others may be at it too.
+        bytes > 0 && self.note(Direction::In, bytes).is_multiple_of(LOOK_EVERY)
     }
 
     /// True if there is something to read, the end included. An error remains to be reported.
@@ -286,11 +291,24 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let in_tcp =
             || ioctl_fionread(self.tcp.socket()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let Some(connection) = self.ring.get().map(R::connection) else { return in_tcp() };
+        let Ok(_turn) = self.turn() else { return 0 };
         let in_ring = connection.unread().unwrap_or(0) as usize;
         match lock(&self.inbound).from {
             From::Tcp | From::Either => in_tcp(),
             From::TcpUntil(_) => in_tcp() + in_ring,
             From::Ring => in_ring,
+        }
+    }
+
+    /// The peer's urgent byte, if there is one in the ring.
+    ///
+    /// # Errors
+    /// If the peer broke the protocol.
+    pub(crate) fn try_read_urgent(&self) -> io::Result<Option<u8>> {
+        let _turn = self.turn()?;
+        match self.ring.get().filter(|_| self.is_reading_ring()) {
+            Some(ring) => Ok(ring.connection().try_read_urgent()?),
+            None => Ok(None),
         }
     }
 
@@ -305,7 +323,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         if !dst.has_remaining_mut() {
             return Ok(Progress::Done(0));
         }
-        if self.reads_ring() {
+        let _turn = self.turn()?;
+        if self.is_reading_ring() {
             return self.read_ring(how, dst);
         }
         let mut inbound = lock(&self.inbound);
@@ -327,7 +346,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             };
             match (got, inbound.from) {
                 (Got::Bytes(n), _) => {
-                    if how == How::Take && self.note(n).is_multiple_of(LOOK_EVERY) {
+                    if how == How::Take && self.note(Direction::In, n).is_multiple_of(LOOK_EVERY) {
                         drop(inbound);
                         self.step();
                     }
@@ -382,6 +401,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
             }
             fault!("switch-found");
+            connection.meter().discount(Direction::In, PREAMBLE);
             inbound.from = From::TcpUntil(offset);
         }
         if inbound.from == From::TcpUntil(inbound.taken) {

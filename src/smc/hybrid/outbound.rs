@@ -8,6 +8,7 @@ use std::{
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
+    observe::Direction,
     smc::{
         connection::{Connection, Progress},
         words::{join, split, truth},
@@ -30,6 +31,10 @@ impl Outbound {
 
     pub(super) fn is_on_ring(&self) -> bool {
         self.on_ring
+    }
+
+    pub(super) fn recount(&mut self, given: u64) {
+        self.given = given;
     }
 
     pub(super) fn keep_on_tcp(&mut self) {
@@ -55,7 +60,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// # Errors
     /// As for TCP.
     pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<Progress> {
-        if self.writes_ring() {
+        let _turn = self.turn()?;
+        if self.is_writing_ring() {
             return self.write_ring(bufs);
         }
         loop {
@@ -67,9 +73,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             match self.tcp.send(bufs) {
                 Ok(n) => {
                     outbound.given += n as u64;
+                    if n > 0 {
+                        self.note(Direction::Out, n);
+                    }
                     drop(outbound);
                     if n > 0 {
-                        self.note(n);
                         self.step();
                     }
                     return Ok(Progress::Done(n));
@@ -110,6 +118,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             return false;
         }
         fault!("switch-said");
+        connection.meter().discount(Direction::Out, PREAMBLE);
         outbound.on_ring = true;
         self.writes_ring.store(true, Ordering::Release);
         // Nothing will follow by TCP that what it holds back could wait for.
@@ -141,6 +150,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         byte: u8,
         by_tcp: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Progress> {
+        let _turn = self.turn()?;
         let mut outbound = lock(&self.outbound);
         if outbound.on_ring {
             drop(outbound);
@@ -156,7 +166,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     ///
     /// To be followed by [`Hybrid::end_write`].
     pub(crate) fn begin_write(&self) -> bool {
-        if self.writes_ring() {
+        if self.is_writing_ring() {
             return false;
         }
         let outbound = lock(&self.outbound);
@@ -171,18 +181,25 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let mut outbound = lock(&self.outbound);
         self.writes_in_flight.fetch_sub(1, Ordering::Relaxed);
         outbound.given += bytes as u64;
-        drop(outbound);
         if bytes > 0 {
-            self.note(bytes);
+            // Under the lock: others may be at it too.
+            self.note(Direction::Out, bytes);
         }
     }
 
     /// True if something can be written, or an attempt would fail.
     pub(crate) fn is_writable(&self) -> bool {
+        let Ok(_turn) = self.turn() else { return true };
         match self.ring.get() {
-            Some(ring) if self.writes_ring() => ring.connection().is_writable(),
+            Some(ring) if self.is_writing_ring() => ring.connection().is_writable(),
             _ => self.tcp.is_writable(),
         }
+    }
+
+    /// For how many bytes there is room in the ring; `None` if writing goes by TCP.
+    pub(crate) fn room(&self) -> Option<usize> {
+        let _turn = self.turn().ok()?;
+        self.ring.get().filter(|_| self.is_writing_ring()).map(|ring| ring.connection().room())
     }
 
     /// The application will write nothing more. What it wrote before reaches the peer. Shutting down the TCP connection
@@ -191,6 +208,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// # Errors
     /// If the device fails.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        let _turn = self.turn()?;
         let mut outbound = lock(&self.outbound);
         outbound.stays = true;
         match self.ring.get() {
