@@ -7,9 +7,14 @@
 mod case;
 mod cases;
 mod command;
+mod iperf3;
+mod memcached;
 mod mode;
 mod nginx;
+mod postgres;
+mod python;
 mod redis;
 mod scratch;
 mod shim;
+mod sockperf;
 mod trace;

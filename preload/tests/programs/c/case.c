@@ -167,8 +167,8 @@ static bool is_promoted(pid_t pid) {
     char line[500];
     bool found = false;
     while (!found && fgets(line, sizeof line, trace)) {
-        int of, fd, len = 0;
-        found = sscanf(line, "smcd: %d %d promoted%n", &of, &fd, &len) == 2 && len && of == pid;
+        int of, len = 0;
+        found = sscanf(line, "smcd: %d promoted%n", &of, &len) == 1 && len && of == pid;
     }
     fclose(trace);
     return found;
