@@ -11,7 +11,7 @@ impl Trace {
         Self(fs::read_to_string(file).unwrap_or_default())
     }
 
-    /// Lines `smcd: PID promoted fd [FD]`.
+    /// Lines `smcd: PID FD promoted`.
     pub(crate) fn promotions(&self) -> usize {
         self.promoted().count()
     }
@@ -25,7 +25,7 @@ impl Trace {
         self.0.lines().filter_map(|line| {
             let mut words = line.strip_prefix("smcd: ")?.split_whitespace();
             let pid = words.next()?.parse().ok()?;
-            (words.next()? == "promoted").then_some(pid)
+            (words.nth(1)? == "promoted").then_some(pid)
         })
     }
 
@@ -39,7 +39,7 @@ impl Trace {
 #[test]
 fn promotions_are_counted() {
     let trace = Trace(
-        "smcd: 7 promoted fd [4]\nsmcd: 7 tcp fd [5] promoted\nsmcd: 9 promoted fd [4]\nsmcd: 7 promoted fd [6]\n".to_owned(),
+        "smcd: 7 4 promoted\nsmcd: 7 5 tcp promoted\nsmcd: 9 4 promoted\nsmcd: 7 6 promoted\n".to_owned(),
     );
     assert_eq!((trace.promotions(), trace.processes().len()), (3, 2));
 }
