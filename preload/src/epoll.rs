@@ -153,6 +153,8 @@ impl Epoll {
                     self.watch(&mut state, fd, stream, interest)?;
                     drop(state);
                     stream.add_watcher(self, fd);
+                    // What the kernel tells of a new member is nothing new.
+                    self.take_in();
                 }
                 Ok(0)
             }
@@ -215,6 +217,8 @@ impl Epoll {
         if !left || self.watch(&mut state, fd, stream, interest).is_err() {
             settings::say(|| format!("epoll: fd {fd} could not be taken over"));
         }
+        drop(state);
+        self.take_in();
     }
 
     /// True if a one-shot interest has fired, by what the kernel says of the instance.
@@ -403,13 +407,16 @@ impl Epoll {
 
     /// Arms all connections, so that the kernel learns of their news. True if one is ready now.
     fn settle(&self) -> bool {
-        let (is_ready, nested) = {
-            let mut state = self.state();
-            let nested: Vec<_> = state.nested.iter().filter_map(|(_, nested)| nested.upgrade()).collect();
-            (state.watches.cool(), nested)
-        };
-        nested.iter().for_each(|nested| nested.tell_kernel());
-        is_ready
+        self.state().watches.cool()
+    }
+
+    /// Has the instances within this one tell the kernel how they stand.
+    fn tell_of_nested(&self) {
+        if self.has_nested.load(Ordering::Relaxed) {
+            let nested: Vec<_> =
+                self.state().nested.iter().filter_map(|(_, nested)| nested.upgrade()).collect();
+            nested.iter().for_each(|nested| nested.tell_kernel());
+        }
     }
 
     /// For those who ask the kernel about this instance as about any descriptor: if a connection is ready, it says so.
@@ -417,6 +424,7 @@ impl Epoll {
         if self.is_involved() {
             // What is still in there would be news to the kernel.
             self.take_in();
+            self.tell_of_nested();
             if self.settle() {
                 self.ring();
             }
@@ -430,6 +438,7 @@ impl Epoll {
         limit: Limit,
         ask: &mut impl FnMut(&mut [epoll_event], Limit) -> c_int,
     ) -> c_int {
+        self.tell_of_nested();
         let asked = ask(out, limit);
         let Ok(mut found) = usize::try_from(asked) else { return asked };
         if let Some(at) = out.iter().take(found).position(|event| event.u64 == SHADOW) {

@@ -67,10 +67,21 @@ pub(crate) fn switch_off(why: &str) {
     }
 }
 
+fn output() -> Option<&'static DebugOutput> {
+    static OUTPUT: OnceLock<Option<DebugOutput>> = OnceLock::new();
+    OUTPUT.get_or_init(DebugOutput::from_env).as_ref()
+}
+
+/// Reads the environment, which some programs empty.
+pub(crate) fn load() {
+    output();
+    config();
+    load_limits();
+}
+
 /// Says what happens, if the user has asked for it.
 pub(crate) fn say(what: impl FnOnce() -> String) {
-    static OUTPUT: OnceLock<Option<DebugOutput>> = OnceLock::new();
-    let Some(output) = OUTPUT.get_or_init(DebugOutput::from_env) else { return };
+    let Some(output) = output() else { return };
     let line = format!("smcd: {} {}\n", getpid().as_raw_nonzero(), what());
     // Nobody can be told that it could not be said.
     let _ = match output {

@@ -8,7 +8,7 @@ use crate::{process, settings};
 extern "C" fn start() {
     process::begin();
     raw::move_aside();
-    settings::load_limits();
+    settings::load();
 }
 
 /// Where the dynamic linker looks for what to call.

@@ -532,7 +532,8 @@ impl Stream {
 
     /// The events that mean the end of the connection, which the TCP connection tells.
     fn ends(&self) -> c_short {
-        if self.raw.has_peer_ended() && !self.has_hung_up() {
+        // As long as bytes go by TCP, it alone knows.
+        if !self.raw.is_on_rings() || (self.raw.has_peer_ended() && !self.has_hung_up()) {
             self.tcp_has_news();
         }
         self.ends.load(Ordering::Relaxed).cast_signed()

@@ -244,8 +244,13 @@ impl Watches {
         for id in &ids {
             self.heat_id(*id);
             if let Some(watch) = self.all.get_mut(*id) {
-                // An edge of the kernel's is one of ours.
-                watch.reported = 0;
+                // An edge of the kernel's is one of ours, as far as the bytes go by TCP.
+                if !watch.stream.raw.is_reading_ring() {
+                    watch.reported &= !READABLE;
+                }
+                if !watch.stream.raw.is_writing_ring() {
+                    watch.reported &= !WRITABLE;
+                }
                 tell(&watch.stream);
             }
         }

@@ -96,6 +96,7 @@ hook! {
         let before = errno::get();
         match stream.raw.shutdown(how) {
             Ok(()) => {
+                stream.tcp_has_news();
                 errno::set(before);
                 0
             }

@@ -131,6 +131,11 @@ hook! {
     /// `splice`
     fn splice(from: c_int, from_at: *mut loff_t, to: c_int, to_at: *mut loff_t, len: size_t, flags: c_uint) -> ssize_t,
         kernel => {
+        let has_offset = !from_at.is_null() || !to_at.is_null();
+        if has_offset || !(is_pipe(from) || is_pipe(to)) {
+            // Nothing is moved so, from or to a socket; the kernel says why.
+            return kernel(from, from_at, to, to_at, len, flags);
+        }
         if let Some(stream) = table::stream(to) {
             let kernel = || kernel(from, from_at, to, to_at, len, flags);
             return transmit(to, kernel, |_| from_pipe(&stream, from, len, flags));
@@ -146,6 +151,16 @@ hook! {
             _ => kernel(from, from_at, to, to_at, len, flags),
         }
     }
+}
+
+fn is_pipe(fd: c_int) -> bool {
+    // SAFETY: all zeroes is a value of this plain structure.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    let before = errno::get();
+    // SAFETY: the place is ours.
+    let is_known = unsafe { libc::fstat(fd, &raw mut status) } == 0;
+    errno::set(before);
+    is_known && status.st_mode & libc::S_IFMT == libc::S_IFIFO
 }
 
 fn wait_mode(flags: c_uint) -> c_int {

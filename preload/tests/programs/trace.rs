@@ -39,7 +39,7 @@ impl Trace {
 #[test]
 fn promotions_are_counted() {
     let trace = Trace(
-        "smcd: 7 4 promoted\nsmcd: 7 5 tcp promoted\nsmcd: 9 4 promoted\nsmcd: 7 6 promoted\n".to_owned(),
+        "smcd: 7 4 promoted\nsmcd: 7 5 tcp no-peer\nsmcd: 9 4 promoted\nsmcd: 7 6 promoted\n".to_owned(),
     );
     assert_eq!((trace.promotions(), trace.processes().len()), (3, 2));
 }

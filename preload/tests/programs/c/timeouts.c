@@ -59,7 +59,8 @@ void client(int fd) {
     while ((n = send(fd, much, sizeof much, 0)) == sizeof much) start();
     SHOW(n == -1 || n < (ssize_t)sizeof much);
     SHOW(took(50));
-    SHOW(send(fd, much, sizeof much, 0));
-    SHOW(write(fd, much, sizeof much));
+    /* How much of it is taken is the affair of the buffers. */
+    EXPECT(send(fd, much, sizeof much, 0) < (ssize_t)sizeof much);
+    EXPECT(write(fd, much, sizeof much) < (ssize_t)sizeof much);
     meet();
 }
