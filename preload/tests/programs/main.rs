@@ -7,6 +7,7 @@
 mod case;
 mod cases;
 mod command;
+mod idle;
 mod iperf3;
 mod matrix;
 mod memcached;

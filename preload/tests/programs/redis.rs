@@ -9,14 +9,14 @@ use crate::{
 };
 
 /// A server in the background, as it does that itself; `None` if it is not here.
-struct Redis {
-    scratch: Scratch,
+pub(crate) struct Redis {
+    pub(crate) scratch: Scratch,
     mode: Mode,
-    port: String,
+    pub(crate) port: String,
 }
 
 impl Redis {
-    fn start(name: &str, mode: Mode) -> Option<Self> {
+    pub(crate) fn start(name: &str, mode: Mode) -> Option<Self> {
         if !are_here(&["redis-server", "redis-cli", "redis-benchmark"]) {
             return None;
         }
@@ -56,7 +56,7 @@ impl Redis {
 
     /// A field of INFO.
     #[track_caller]
-    fn info(&self, name: &str) -> String {
+    pub(crate) fn info(&self, name: &str) -> String {
         let info = self.ask(&["INFO", "everything"]);
         let field = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         field.unwrap_or_else(|| panic!("no {name} in {info}")).trim().to_owned()
@@ -82,7 +82,7 @@ impl Redis {
     }
 
     /// Ends the server, and fails the test if it leaves anything.
-    fn shut_down(self) {
+    pub(crate) fn shut_down(self) {
         let done = run(&mut self.client(&["SHUTDOWN", "NOSAVE"]), b"", 60);
         assert_eq!((done.status.code(), done.stderr.as_str()), (Some(0), ""));
         assert!(self.scratch.becomes_empty(Duration::from_secs(20)), "it does not end");
