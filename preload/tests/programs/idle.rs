@@ -1,7 +1,6 @@
 //! A thousand connections that do nothing take no processor time, of the server or of the client.
 
 use std::{
-    fs,
     io::{BufRead, BufReader},
     process::Stdio,
     thread,
@@ -12,6 +11,7 @@ use crate::{
     command::{are_here, command},
     mode::{End, Mode},
     redis::Redis,
+    ticks::ticks,
 };
 
 const PYTHON: &str = "/usr/bin/python3";
@@ -56,11 +56,4 @@ fn idle(mode: Mode) {
     assert_eq!(next(), "awake");
     assert!(client.wait().expect("own child").success());
     redis.shut_down();
-}
-
-/// Processor time of a process, user and system.
-fn ticks(process: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it is there");
-    let after = stat.rsplit_once(')').expect("a command in parentheses").1;
-    after.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
 }

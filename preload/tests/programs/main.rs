@@ -16,7 +16,10 @@ mod nginx;
 mod postgres;
 mod python;
 mod redis;
+#[allow(dead_code, reason = "the bench uses the rest")]
 mod scratch;
 mod shim;
 mod sockperf;
+#[allow(dead_code, reason = "the bench uses the rest")]
+mod ticks;
 mod trace;

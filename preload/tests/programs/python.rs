@@ -44,7 +44,7 @@ fn asyncio_echo(mode: Mode) {
 }
 
 fn asyncio_streams(mode: Mode) {
-    test(&program!("asyncio_streams", 20, "20 connections, 40000000 bytes there and back"), mode);
+    test(&program!("asyncio_streams", 8, "10 connections, 80000000 bytes there and back"), mode);
 }
 
 fn forking_server(mode: Mode) {

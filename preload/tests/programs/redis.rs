@@ -15,12 +15,15 @@ pub(crate) struct Redis {
     pub(crate) port: String,
 }
 
+/// Where it listens beside its port; in its directory.
+pub(crate) const UNIX_SOCKET: &str = "redis.sock";
+
 impl Redis {
-    pub(crate) fn start(name: &str, mode: Mode) -> Option<Self> {
+    pub(crate) fn start(scratch: impl Into<Scratch>, mode: Mode) -> Option<Self> {
         if !are_here(&["redis-server", "redis-cli", "redis-benchmark"]) {
             return None;
         }
-        let redis = Self { scratch: Scratch::new(name), mode, port: free_port().to_string() };
+        let redis = Self { scratch: scratch.into(), mode, port: free_port().to_string() };
         redis.launch();
         Some(redis)
     }
@@ -30,7 +33,16 @@ impl Redis {
         let mut command = command("redis-server", &self.scratch, self.mode, End::Server);
         command.args(["--bind", "127.0.0.1", "--port", &self.port, "--daemonize", "yes"]);
         command.args(["--dir", "."]).arg("--logfile").arg(self.scratch.path("redis.log"));
-        command.args(["--save", "", "--maxclients", "4000", "--enable-debug-command", "yes"]);
+        command.args([
+            "--save",
+            "",
+            "--unixsocket",
+            UNIX_SOCKET,
+            "--maxclients",
+            "4000",
+            "--enable-debug-command",
+            "yes",
+        ]);
         // It would complain of the machine's settings.
         command.args(["--ignore-warnings", "ARM64-COW-BUG"]);
         let done = run(&mut command, b"", 60);

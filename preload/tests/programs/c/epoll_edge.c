@@ -35,6 +35,10 @@ void server(int fd) {
     wanted.events = EPOLLIN | EPOLLOUT | EPOLLET;
     SHOW(epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &wanted));
     next(epoll, "asked anew");
+    /* Room to write may be told again at any time; what came may not. */
+    wanted.events = EPOLLIN | EPOLLET;
+    SHOW(epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &wanted));
+    next(epoll, "asked anew");
     look(epoll, "told already");
     SHOW(recv(fd, text, sizeof text, 0));
     meet();
