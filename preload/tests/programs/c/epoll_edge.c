@@ -44,7 +44,8 @@ void server(int fd) {
     meet();
     next(epoll, "the end came");
     SHOW(recv(fd, text, sizeof text, 0));
-    look(epoll, "told already");
+    /* Perhaps once more, while the connection changes; but not again and again. */
+    for (int told = 0; epoll_wait(epoll, &event, 1, 0) != 0; told++) EXPECT(told < 3);
 }
 
 void client(int fd) {
