@@ -20,7 +20,7 @@ use rustix::{
 use super::{
     patience::Patience,
     poll,
-    ring::{Attempt, Look, Ring},
+    ring::{Attempt, Look, Ring, Way},
     turn::Turn,
 };
 use crate::{
@@ -138,8 +138,10 @@ impl Shared {
             // Armed, if the ring may bring something: the peer switches only after an attempt of ours, so that who
             // sleeps on the TCP connection alone is not left there.
             if let Some(ring) = self.hybrid.ring().filter(|_| self.hybrid.watches_ring()) {
-                let on_ring = self.hybrid.reads_ring();
-                return ring.wait(self.tcp.as_fd(), Cause::Data, on_ring, patience, attempt);
+                let way = || self.way_in();
+                if let Some(result) = ring.wait(self.tcp.as_fd(), Cause::Data, &way, patience, attempt) {
+                    return result;
+                }
             }
             if let Some(result) = finished(attempt(Look::All)) {
                 return result;
@@ -148,6 +150,18 @@ impl Shared {
                 self.wait_for_tcp(PollFlags::IN | PollFlags::RDHUP, patience)?;
             }
         }
+    }
+
+    fn way_in(&self) -> Way {
+        match (self.hybrid.reads_ring(), self.hybrid.watches_ring()) {
+            (true, _) => Way::Ring,
+            (false, true) => Way::Either,
+            (false, false) => Way::Tcp,
+        }
+    }
+
+    fn way_out(&self) -> Way {
+        if self.hybrid.writes_ring() { Way::Ring } else { Way::Tcp }
     }
 
     pub(super) fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -159,7 +173,10 @@ impl Shared {
         loop {
             if let Some(ring) = self.hybrid.ring().filter(|_| self.hybrid.writes_ring()) {
                 let _turn = self.writing.turn.take(patience)?;
-                return ring.wait(self.tcp.as_fd(), Cause::Space, true, patience, &mut |_| attempt());
+                let (way, attempt) = (|| self.way_out(), &mut |_: Look<'_>| attempt());
+                if let Some(result) = ring.wait(self.tcp.as_fd(), Cause::Space, &way, patience, attempt) {
+                    return result;
+                }
             }
             self.wait_for_tcp(PollFlags::OUT, patience)?;
             if let Some(result) = finished(attempt()) {

@@ -38,6 +38,7 @@ bitflags::bitflags! {
         const TX_ENDED = 1;
         const OUT_ENDED = 2;
         const PEER_GONE = 4;
+        const TX_BACK = 8;
     }
 }
 
@@ -115,6 +116,7 @@ impl Connection {
         let held = self.hold();
         let mut marks = Marks::empty();
         marks.set(Marks::TX_ENDED, held.tx.ended);
+        marks.set(Marks::TX_BACK, held.tx.back);
         marks.set(Marks::OUT_ENDED, held.out.ended);
         marks.set(Marks::PEER_GONE, self.peer_gone.load(Ordering::Acquire));
         ConnectionState {
@@ -139,7 +141,8 @@ impl Connection {
         }
         let mut held = self.hold();
         *held.rx = state.receiver;
-        *held.tx = Tx { sender: state.sender, ended: state.marks.contains(Marks::TX_ENDED) };
+        let (ended, back) = (state.marks.contains(Marks::TX_ENDED), state.marks.contains(Marks::TX_BACK));
+        *held.tx = Tx { sender: state.sender, ended, back };
         let ended = state.marks.contains(Marks::OUT_ENDED);
         *held.out = Out { cdc: state.cdc, close: state.close, ended };
         self.peer_state.store(state.peer_state.bits(), Ordering::Release);

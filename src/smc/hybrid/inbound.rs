@@ -16,11 +16,15 @@ use crate::{
         scatter::scatter,
         words::{join, split, truth},
     },
+    tcp_fallback::FallbackReason,
     unix::errno::errno_of,
 };
 
 /// After so many messages by TCP one more look is taken at the side channel, even if there is always more to read.
 const LOOK_EVERY: u32 = 4;
+
+/// Most bytes that are taken from TCP at once when it is emptied.
+const TAKE: usize = 64 * 1024;
 
 /// Where the next byte comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +140,57 @@ impl Inbound {
 
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
+    }
+
+    /// Looks whether the peer has switched. If not, and it writes nothing more to the ring, it never will.
+    fn find_switch(&mut self, connection: &Connection, is_back: bool) -> io::Result<()> {
+        match switch_offset(connection) {
+            Some(offset) if offset < self.taken => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
+            }
+            Some(offset) => {
+                fault!("switch-found");
+                self.from = From::TcpUntil(offset);
+            }
+            None if is_back => self.go_back(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// True if the peer has switched, and what it wrote to the ring is still to be read from there.
+    pub(super) fn has_switched(&self) -> bool {
+        matches!(self.from, From::TcpUntil(_) | From::Ring)
+    }
+
+    /// TCP is all that there is to read from now on.
+    pub(super) fn go_back(&mut self) {
+        self.from = From::Tcp;
+        self.stays = true;
+    }
+
+    /// The end, as far as this end is concerned.
+    pub(super) fn fail(&mut self, error: io::Error) {
+        self.end.get_or_insert(End::Reset(Some(error)));
+    }
+
+    /// Bytes that TCP still brings before those in the ring, if that is known and there are any.
+    pub(super) fn left_on_tcp(&self) -> Option<u64> {
+        match self.from {
+            From::TcpUntil(offset) => offset.checked_sub(self.taken).filter(|left| *left > 0),
+            _ => None,
+        }
+    }
+
+    /// Reads at most so many bytes from TCP; `None` if it has ended.
+    pub(super) fn take(&mut self, tcp: &impl Tcp, most: u64, dst: &mut Vec<u8>) -> Option<Progress> {
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(TAKE);
+        dst.reserve(most);
+        match self.receive(tcp, &mut dst.limit(most)) {
+            Got::Bytes(n) => Some(Progress::Done(n)),
+            Got::Nothing => Some(Progress::Blocked),
+            Got::Ended => None,
+        }
     }
 
     pub(super) fn state(&self) -> InboundState {
@@ -271,19 +326,20 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let mut inbound = lock(&self.inbound);
         loop {
             self.advance(&mut inbound)?;
-            let limit = match inbound.from {
+            let got = match inbound.from {
                 From::Ring => {
                     drop(inbound);
                     return self.read_ring(how, dst);
                 }
-                From::TcpUntil(offset) => usize::try_from(offset - inbound.taken).unwrap_or(usize::MAX),
-                From::Tcp | From::Either => usize::MAX,
-            };
-            let mut room = dst.limit(limit);
-            let got = match how {
-                How::Take => inbound.receive(&*self.tcp, &mut room),
-                How::Peek if inbound.end.is_some() => Got::Ended,
-                How::Peek => inbound.judge(self.tcp.peek(&mut room)),
+                From::Tcp => self.read_tcp(&mut inbound, how, dst, usize::MAX),
+                From::Either => match self.read_tcp_beside_ring(&mut inbound, how, dst)? {
+                    Some(got) => got,
+                    None => continue,
+                },
+                From::TcpUntil(offset) => {
+                    let limit = usize::try_from(offset - inbound.taken).unwrap_or(usize::MAX);
+                    self.read_tcp(&mut inbound, how, dst, limit)
+                }
             };
             match (got, inbound.from) {
                 (Got::Bytes(n), _) => {
@@ -312,10 +368,52 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
+    fn read_tcp(&self, inbound: &mut Inbound, how: How, dst: &mut impl BufMut, limit: usize) -> Got {
+        let mut room = dst.limit(limit);
+        match how {
+            How::Take => inbound.receive(&*self.tcp, &mut room),
+            How::Peek if inbound.end.is_some() => Got::Ended,
+            How::Peek => inbound.judge(self.tcp.peek(&mut room)),
+        }
+    }
+
+    /// Reads from TCP what surely comes before any bytes in the ring; `None` if there is something in the ring to be
+    /// looked at first. The peer may have switched just now, and gone back since; but then it said so before it gave TCP
+    /// what comes after the ring.
+    fn read_tcp_beside_ring(
+        &self,
+        inbound: &mut Inbound,
+        how: How,
+        dst: &mut impl BufMut,
+    ) -> io::Result<Option<Got>> {
+        if inbound.end.is_some() {
+            return Ok(Some(Got::Ended));
+        }
+        let there = match self.tcp.unread() {
+            // Perhaps one that is not counted, behind an urgent one.
+            0 => match inbound.judge(self.tcp.peek(&mut &mut [0; 1][..])) {
+                Got::Bytes(n) => n,
+                nothing => return Ok(Some(nothing)),
+            },
+            n => n,
+        };
+        match self.ring.get().map(R::connection) {
+            Some(connection) if connection.is_peer_back() => {
+                inbound.find_switch(connection, true)?;
+                Ok(None)
+            }
+            _ => Ok(Some(self.read_tcp(inbound, how, dst, there))),
+        }
+    }
+
     /// Moves on as far as can be told now.
-    fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
+    pub(super) fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
         let Some(connection) = self.ring.get().map(R::connection) else { return Ok(()) };
         if inbound.from == From::Tcp && !inbound.stays && inbound.end.is_none() && !self.is_shared() {
+            if connection.is_peer_back() {
+                inbound.stays = true;
+                return Ok(());
+            }
             match self.tcp.taken() {
                 Ok(taken) if taken == inbound.taken => {
                     connection.announce_reading()?;
@@ -330,14 +428,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 }
             }
         }
-        if inbound.from == From::Either
-            && let Some(offset) = switch_offset(connection)
-        {
-            if offset < inbound.taken {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
-            }
-            fault!("switch-found");
-            inbound.from = From::TcpUntil(offset);
+        if inbound.from == From::Either {
+            // Before the look at the ring: then nothing can come there any more.
+            let is_back = connection.is_peer_back();
+            inbound.find_switch(connection, is_back)?;
         }
         if inbound.from == From::TcpUntil(inbound.taken) {
             fault!("switch-reached");
@@ -355,27 +449,55 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         };
         let aborted = match attempt(dst) {
             Ok(Progress::Blocked) => None,
+            Err(ConnectionError::BackOnTcp) => return self.read_back(how, dst),
             Err(error @ ConnectionError::Aborted) => Some(error),
             other => return Ok(other?),
         };
         let mut inbound = lock(&self.inbound);
+        if inbound.from != From::Ring {
+            // Somebody else has found meanwhile that it goes on by TCP.
+            drop(inbound);
+            return self.read(how, dst);
+        }
         if let Some(error) = aborted {
             // Reported once, as TCP does it.
             inbound.end.get_or_insert_with(|| End::Reset(Some(error.into())));
             return inbound.ended();
         }
+        let mut has_bytes = false;
         if inbound.end.is_none() {
             match inbound.judge(self.tcp.peek(&mut &mut [0; 1][..])) {
                 Got::Nothing => return Ok(Progress::Blocked),
-                Got::Bytes(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, AfterSwitch)),
+                Got::Bytes(_) => has_bytes = true,
                 Got::Ended => {}
             }
         }
-        // What the peer published before the end counts first.
-        match attempt(dst)? {
-            Progress::Blocked => inbound.ended(),
-            other => Ok(other),
+        // What the peer published before counts first; it may be that the bytes go by TCP again.
+        match attempt(dst) {
+            Err(ConnectionError::BackOnTcp) => {
+                drop(inbound);
+                self.read_back(how, dst)
+            }
+            Ok(Progress::Blocked) if has_bytes => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, AfterSwitch))
+            }
+            Ok(Progress::Blocked) => inbound.ended(),
+            other => Ok(other?),
         }
+    }
+
+    /// The ring is empty for good, and the bytes come by TCP again.
+    #[cold]
+    fn read_back(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
+        let mut inbound = lock(&self.inbound);
+        if inbound.from == From::Ring {
+            self.read_tcp_again(&mut inbound);
+            drop(inbound);
+            self.stay_back(FallbackReason::PeerWentBack);
+        } else {
+            drop(inbound);
+        }
+        self.read(how, dst)
     }
 }
 
@@ -397,7 +519,7 @@ fn switch_offset(connection: &Connection) -> Option<u64> {
 #[error("the peer has switched to shared memory at an offset that was read already")]
 struct SwitchedBefore;
 
-/// The peer has sent data by TCP after it had switched.
+/// The peer has sent data by TCP after it had switched, and has not gone back.
 #[derive(Debug, thiserror::Error)]
 #[error("the peer has sent data by TCP after it had switched to shared memory")]
 struct AfterSwitch;

@@ -9,11 +9,16 @@
 //!    first eight bytes. All that follows goes by the ring.
 //! 4. The reader finds the number, takes bytes from TCP until it has as many, and the rest from the ring.
 //!
+//! Either end can give the connection back to TCP ([`demotion`]).
+//!
 //! Whatever is left undone leaves the connection as it is. TCP stays below and remains the authority on life and death:
 //! once the ring is drained, its end is the end of the stream, and its reset is a reset.
 //!
 //! Nothing here waits, and nothing here belongs to a runtime.
 
+// The front end that needs it is still to come.
+#[allow(dead_code)]
+pub(crate) mod demotion;
 mod inbound;
 mod outbound;
 // The front end that forks is still to come.
@@ -31,6 +36,8 @@ use std::{
     },
 };
 
+#[cfg(feature = "tokio")]
+pub(crate) use tcp::is_writable;
 pub(crate) use tcp::{Counts, Tcp, receive, send};
 
 use self::{inbound::Inbound, outbound::Outbound};
@@ -69,7 +76,7 @@ pub(crate) trait Ring: Sized {
     /// True if the peer's process is known to have gone. Asked at each write: a quick look.
     fn has_peer_left(&self) -> bool;
 
-    /// From now on bytes may come by the ring: who waits for TCP alone has to look again.
+    /// From now on bytes may come by the ring, or go by TCP again: who waits for one alone has to look again.
     fn comes_into_play(_home: &Self::Home) {}
 }
 
@@ -102,7 +109,7 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     calls: AtomicU32,
     negotiation: Mutex<Option<Box<Negotiation>>>,
     reason: Mutex<FallbackReason>,
-    /// Copies of what the two mutexes hold, for a quick look. Once true, always true.
+    /// Copies of what the two mutexes hold, for a quick look. True once, if ever, and perhaps not to the end.
     reads_ring: AtomicBool,
     writes_ring: AtomicBool,
     /// Other processes have the socket too.
@@ -171,12 +178,12 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// True once writing goes by the ring.
+    /// True while writing goes by the ring.
     pub(crate) fn writes_ring(&self) -> bool {
         self.writes_ring.load(Ordering::Acquire)
     }
 
-    /// True once reading goes by the ring alone.
+    /// True while reading goes by the ring alone.
     pub(crate) fn reads_ring(&self) -> bool {
         self.reads_ring.load(Ordering::Acquire)
     }
