@@ -6,9 +6,10 @@
 //! - [`SmcStream`], [`SmcListener`] and [`SmcSocket`] stand in for their namesakes of `tokio::net`.
 //!   [`SmcStream::transport`] says which way the bytes go, and why.
 //! - [`blocking`] has the same for `std::net`, without a runtime.
+//! - [`raw`] is for front ends that are not written in Rust, as the library for `LD_PRELOAD`.
 //! - `adapters` fits them into axum, hyper and tonic.
 //! - [`dibs`] is the layer of devices that share memory, [`clc`] the handshake, [`smc`] the connection,
-//!   [`tcp_fallback`] the TCP connection below.
+//!   [`tcp_fallback`] the TCP connection below. [`observe`] shows the connections of all processes of a user.
 
 #![deny(unsafe_code)]
 
@@ -18,12 +19,14 @@ pub mod blocking;
 pub mod clc;
 pub mod dibs;
 mod fault;
+pub mod observe;
+pub mod raw;
 pub mod smc;
 mod sync;
 pub mod tcp_fallback;
 mod unix;
 
-pub use smc::{BusyPoll, Handshake, SmcConfig, Stack, Transport};
+pub use smc::{BusyPoll, DebugOutput, Handshake, InvalidSetting, SmcConfig, Stack, Transport};
 #[cfg(feature = "tokio")]
 pub use smc::{
     SmcListener, SmcSocket, SmcStream,

@@ -1,24 +1,45 @@
 //! `smcdctl`: runs programs over SMC-D, and shows what happens.
 
-use clap::{Parser, Subcommand};
+#![deny(unsafe_code)]
 
-/// Runs programs over SMC-D, and shows what happens.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
-}
+mod applicability;
+mod check;
+mod child;
+mod cli;
+mod counters;
+mod generate;
+mod info;
+mod preload;
+mod program;
+mod progress;
+mod run;
+mod settings;
+mod ss;
+mod stats;
+mod table;
+mod trace;
+mod view;
 
-/// What to do.
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Says which version this is.
-    Info,
-}
+use std::process::ExitCode;
 
-fn main() {
-    match Cli::parse().verb {
-        Verb::Info => println!("smcdctl {}", env!("CARGO_PKG_VERSION")),
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(code) => code,
+        // Whoever read our output has gone: that is no failure of ours.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("smcdctl: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
 }

@@ -28,15 +28,16 @@
 //! ```
 
 mod listener;
-mod patience;
+pub(crate) mod patience;
 mod poll;
-mod pollers;
-mod ring;
+pub(crate) mod pollers;
+pub(crate) mod ring;
 mod shared;
 mod stream;
 mod stream_io;
 mod tcp;
-mod turn;
+pub(crate) mod turn;
+pub(crate) mod waits;
 
 pub use listener::{Incoming, SmcListener};
 pub use stream::SmcStream;

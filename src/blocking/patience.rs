@@ -7,21 +7,23 @@ use std::{
 
 /// How long a call may wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Patience {
+pub enum Patience {
     /// Not at all.
     Never,
+    /// No longer than so.
     Until(Instant),
+    /// As long as it takes.
     Forever,
 }
 
 impl Patience {
     /// From now on; without a limit if there is none, or if no clock will show its end.
-    pub(super) fn of(limit: Option<Duration>) -> Self {
+    pub fn of(limit: Option<Duration>) -> Self {
         limit.and_then(|limit| Instant::now().checked_add(limit)).map_or(Self::Forever, Self::Until)
     }
 
     /// As this one, but no longer than so.
-    pub(super) fn at_most(self, limit: Duration) -> Self {
+    pub fn at_most(self, limit: Duration) -> Self {
         match (self, Self::of(Some(limit))) {
             (Self::Until(end), Self::Until(other)) => Self::Until(end.min(other)),
             (Self::Forever, other) => other,
@@ -33,7 +35,7 @@ impl Patience {
     ///
     /// # Errors
     /// `WouldBlock` if nothing is, as Linux says it of a socket.
-    pub(super) fn left(self) -> io::Result<Option<Duration>> {
+    pub fn left(self) -> io::Result<Option<Duration>> {
         let left = match self {
             Self::Never => Duration::ZERO,
             Self::Until(end) => end.saturating_duration_since(Instant::now()),

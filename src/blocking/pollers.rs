@@ -20,7 +20,7 @@ pub(super) struct Pollers {
 
 /// A thread among the pollers, until dropped. Having left it looks for news before it comes again.
 #[derive(Debug)]
-pub(super) struct Polling<'a>(&'a Pollers);
+pub(crate) struct Polling<'a>(&'a Pollers);
 
 impl Pollers {
     fn inside(&self) -> MutexGuard<'_, usize> {

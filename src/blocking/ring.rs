@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::BorrowedFd,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -18,7 +18,7 @@ use rustix::{
 use super::{
     patience::Patience,
     poll::{self, GONE},
-    pollers::Pollers,
+    pollers::{Pollers, Polling},
 };
 use crate::{
     BusyPoll, Transport,
@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What an attempt looks at.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Look<'a> {
+pub(crate) enum Look<'a> {
     /// The ring, which takes no system call, but does not tell that the TCP connection has ended.
     Ring(&'a Connection),
     /// All that there is.
@@ -51,9 +51,9 @@ pub(super) enum Look<'a> {
 /// Which way the bytes of a direction take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Way {
-    /// By the ring.
+    /// By the ring, which nobody else has.
     Ring,
-    /// By TCP, and perhaps by the ring.
+    /// By TCP and perhaps by the ring, or by a ring that other processes have too.
     Either,
     /// By TCP.
     Tcp,
@@ -63,11 +63,20 @@ pub(super) enum Way {
 pub(super) type WayNow<'a> = dyn Fn() -> Way + 'a;
 
 /// Something to be tried until it gets on.
-pub(super) type Attempt<'a> = dyn FnMut(Look<'_>) -> io::Result<Progress> + 'a;
+pub(crate) type Attempt<'a> = dyn FnMut(Look<'_>) -> io::Result<Progress> + 'a;
+
+/// Somebody to be told.
+struct Told(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Told")
+    }
+}
 
 /// A pair of rings. Closed on drop.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     /// Before what gives the buffers back, which has to find nobody else holding the connection.
     connection: Arc<Connection>,
     established: Established,
@@ -75,6 +84,10 @@ pub(super) struct Ring {
     pollers: Pollers,
     /// The peer's end of the doorbell has gone: nobody will ring any more, and `poll` would say so for ever.
     hung_up: AtomicBool,
+    /// Somebody else will say when the doorbell hangs up.
+    watched: AtomicBool,
+    /// Told when rings were taken out of the doorbell that others may wait for.
+    cleared: OnceLock<Told>,
     /// When a writer last looked for that, in nanoseconds of the coarse clock.
     looked: AtomicI64,
 }
@@ -90,6 +103,8 @@ impl hybrid::Ring for Ring {
             spinners: Spinners::new(*how),
             pollers: Pollers::default(),
             hung_up: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            cleared: OnceLock::new(),
             looked: AtomicI64::new(0),
         })
     }
@@ -105,6 +120,9 @@ impl hybrid::Ring for Ring {
     /// Looking costs a system call, reading the coarse clock next to nothing: one look in each of its ticks (some
     /// milliseconds).
     fn has_peer_left(&self) -> bool {
+        if self.watched.load(Ordering::Relaxed) {
+            return self.has_hung_up();
+        }
         let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::MonotonicCoarse);
         let now = tv_sec.wrapping_mul(1_000_000_000).wrapping_add(tv_nsec);
         if self.looked.load(Ordering::Relaxed) != now {
@@ -118,6 +136,30 @@ impl hybrid::Ring for Ring {
 }
 
 impl Ring {
+    /// Somebody else watches the doorbell, and will say when it hangs up.
+    pub(crate) fn is_watched(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// The doorbell has hung up.
+    pub(crate) fn hangs_up(&self) {
+        self.hung_up.store(true, Ordering::Release);
+    }
+
+    /// Has somebody told whenever rings are taken out of the doorbell by those who wait here.
+    pub(crate) fn on_clear(&self, told: impl Fn() + Send + Sync + 'static) {
+        let _ = self.cleared.set(Told(Box::new(told)));
+    }
+
+    /// To be called before a thread polls the doorbell; the result goes when it has.
+    pub(crate) fn enter(&self) -> Polling<'_> {
+        let polling = self.pollers.enter(self.interrupt());
+        if let Some(Told(told)) = self.cleared.get() {
+            told();
+        }
+        polling
+    }
+
     fn has_hung_up(&self) -> bool {
         self.hung_up.load(Ordering::Acquire)
     }
@@ -210,7 +252,7 @@ impl Ring {
         loop {
             // Before the attempt: what the peer said before it went counts first.
             let has_hung_up = self.has_hung_up();
-            let polling = (!has_hung_up).then(|| self.pollers.enter(self.interrupt()));
+            let polling = (!has_hung_up).then(|| self.enter());
             self.interrupt().arm(cause);
             if let Some(result) = finished(attempt(Look::All)) {
                 return result.map(Some);

@@ -10,7 +10,7 @@ use std::{
 
 use socket2::SockRef;
 
-use super::shared::Shared;
+use super::{shared::Shared, waits::Waits};
 use crate::{
     Handshake, SmcConfig, Transport,
     smc::{
@@ -97,13 +97,13 @@ impl SmcStream {
     /// `Unsupported` if the bytes go through shared memory, which the standard library knows nothing of; this clone is
     /// dropped then. Ask [`SmcStream::transport`] before.
     pub fn into_std(self) -> io::Result<TcpStream> {
-        self.0.hybrid.leave_to_application(true, true)?;
+        self.0.waits.hybrid.leave_to_application(true, true)?;
         match Arc::try_unwrap(self.0) {
-            Ok(Shared { hybrid, tcp, .. }) => {
+            Ok(Shared { waits: Waits { hybrid, tcp, .. }, .. }) => {
                 drop(hybrid);
                 Arc::try_unwrap(tcp).or_else(|tcp| tcp.try_clone())
             }
-            Err(shared) => shared.tcp.try_clone(),
+            Err(shared) => shared.waits.tcp.try_clone(),
         }
     }
 
@@ -117,12 +117,12 @@ impl SmcStream {
 
     /// How the bytes travel at present, and why if it is TCP.
     pub fn transport(&self) -> Transport {
-        self.0.hybrid.transport()
+        self.0.waits.hybrid.transport()
     }
 
     /// Payload bytes that went through shared memory so far.
     pub fn byte_counts(&self) -> ByteCounts {
-        self.0.hybrid.byte_counts()
+        self.0.waits.hybrid.byte_counts()
     }
 
     /// The remote address of the TCP connection.
@@ -130,7 +130,7 @@ impl SmcStream {
     /// # Errors
     /// The system's.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.0.tcp.peer_addr()
+        self.0.waits.tcp.peer_addr()
     }
 
     /// The local address of the TCP connection.
@@ -138,7 +138,7 @@ impl SmcStream {
     /// # Errors
     /// The system's.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.tcp.local_addr()
+        self.0.waits.tcp.local_addr()
     }
 
     /// Shuts down reading, writing, or both, for all clones. Threads that are blocked in what is shut down wake up:
@@ -166,8 +166,8 @@ impl SmcStream {
     /// # Errors
     /// `InvalidInput` if the time is zero.
     pub fn set_read_timeout(&self, dur: Option<Duration>) -> io::Result<()> {
-        self.0.tcp.set_read_timeout(dur)?;
-        *self.0.reading.timeout() = dur;
+        self.0.waits.tcp.set_read_timeout(dur)?;
+        *self.0.reading.get() = dur;
         Ok(())
     }
 
@@ -176,8 +176,8 @@ impl SmcStream {
     /// # Errors
     /// `InvalidInput` if the time is zero.
     pub fn set_write_timeout(&self, dur: Option<Duration>) -> io::Result<()> {
-        self.0.tcp.set_write_timeout(dur)?;
-        *self.0.writing.timeout() = dur;
+        self.0.waits.tcp.set_write_timeout(dur)?;
+        *self.0.writing.get() = dur;
         Ok(())
     }
 
@@ -186,7 +186,7 @@ impl SmcStream {
     /// # Errors
     /// None; the signature is that of the standard library.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(*self.0.reading.timeout())
+        Ok(*self.0.reading.get())
     }
 
     /// How long a write may wait.
@@ -194,7 +194,7 @@ impl SmcStream {
     /// # Errors
     /// None; the signature is that of the standard library.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(*self.0.writing.timeout())
+        Ok(*self.0.writing.get())
     }
 
     /// Moves all clones into or out of non-blocking mode, in which reads and writes fail with `WouldBlock` in place of
@@ -214,7 +214,7 @@ impl SmcStream {
     /// # Errors
     /// The system's.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.0.tcp.set_nodelay(nodelay)
+        self.0.waits.tcp.set_nodelay(nodelay)
     }
 
     /// Whether `TCP_NODELAY` is set.
@@ -222,7 +222,7 @@ impl SmcStream {
     /// # Errors
     /// The system's.
     pub fn nodelay(&self) -> io::Result<bool> {
-        self.0.tcp.nodelay()
+        self.0.waits.tcp.nodelay()
     }
 
     /// Sets the time-to-live of packets sent.
@@ -230,7 +230,7 @@ impl SmcStream {
     /// # Errors
     /// The system's.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.0.tcp.set_ttl(ttl)
+        self.0.waits.tcp.set_ttl(ttl)
     }
 
     /// The time-to-live of packets sent.
@@ -238,7 +238,7 @@ impl SmcStream {
     /// # Errors
     /// The system's.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.0.tcp.ttl()
+        self.0.waits.tcp.ttl()
     }
 
     /// Sets how long closing waits for unsent data (`SO_LINGER`). What was written to shared memory is never unsent.
@@ -247,7 +247,7 @@ impl SmcStream {
     /// # Errors
     /// The system's.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        SockRef::from(&*self.0.tcp).set_linger(linger)
+        SockRef::from(&*self.0.waits.tcp).set_linger(linger)
     }
 
     /// How long closing waits for unsent data.
@@ -255,7 +255,7 @@ impl SmcStream {
     /// # Errors
     /// The system's.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        SockRef::from(&*self.0.tcp).linger()
+        SockRef::from(&*self.0.waits.tcp).linger()
     }
 
     /// Takes the pending error of the TCP connection (`SO_ERROR`).
@@ -263,7 +263,7 @@ impl SmcStream {
     /// # Errors
     /// The system's.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.0.tcp.take_error()
+        self.0.waits.tcp.take_error()
     }
 }
 
@@ -304,13 +304,13 @@ impl fmt::Debug for SmcStream {
 /// writing or waiting for it knows nothing of shared memory.
 impl AsFd for SmcStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.tcp.as_fd()
+        self.0.waits.tcp.as_fd()
     }
 }
 
 /// As `AsFd`.
 impl AsRawFd for SmcStream {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.tcp.as_raw_fd()
+        self.0.waits.tcp.as_raw_fd()
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Turn {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     taken: bool,
     /// Threads that want it. Waking nobody would cost a system call too.
     waiting: usize,
@@ -48,6 +48,24 @@ impl Turn {
         }
         state.taken = true;
         Ok(Taken(self))
+    }
+}
+
+/// A turn that nobody takes or gives up at present.
+#[derive(Debug)]
+pub(crate) struct Held<'a>(MutexGuard<'a, State>);
+
+impl Turn {
+    /// Keeps the turn as it is, for a process that is about to fork.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held(self.state())
+    }
+}
+
+impl Held<'_> {
+    /// In the child of a fork: none of those who had the turn or wanted it exist here.
+    pub(crate) fn free(mut self) {
+        *self.0 = State::default();
     }
 }
 

@@ -209,10 +209,11 @@ pub trait Interrupt: Send + Sync + fmt::Debug {
 
 /// The sending end of a mapped DMB's signals, at its user.
 pub trait Doorbell: Send + Sync + fmt::Debug {
-    /// Signals the owner after something of this kind was published, unless the owner is awake anyway.
+    /// Signals the owner after something of this kind was published, unless the owner is awake anyway. True if it had to
+    /// be woken.
     ///
     /// Never blocks, whatever the owner does.
-    fn ring(&self, cause: Cause);
+    fn ring(&self, cause: Cause) -> bool;
 
     /// True if the owner of the DMB has gone, or has given the DMB back.
     fn is_hung_up(&self) -> bool;

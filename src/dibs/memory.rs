@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::BufMut;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::DeviceError;
 
@@ -150,6 +150,33 @@ impl Memory {
         Ok(unsafe { AtomicU32::from_ptr(self.base.add(offset).cast().as_ptr()) })
     }
 
+    /// `count` 64-bit words from `offset` on, which must be a multiple of 8.
+    ///
+    /// # Errors
+    /// As [`Memory::word64`], for any of them.
+    pub(crate) fn words64(&self, offset: usize, count: usize) -> Result<&[AtomicU64], DeviceError> {
+        let out_of_range = DeviceError::OutOfRange { offset, len: count, size: self.len };
+        let Some(len) = count.checked_mul(8).filter(|_| offset.is_multiple_of(8)) else {
+            return Err(out_of_range);
+        };
+        self.check(offset, len)?;
+        // SAFETY: in bounds and aligned, and mapped while `self` lives. The slice is of atomics, so whoever else writes
+        // there meanwhile gives us one of the values it wrote.
+        Ok(unsafe { std::slice::from_raw_parts(self.base.add(offset).cast().as_ptr(), count) })
+    }
+
+    /// Leaves the file to the others that map it: from now on the same addresses are memory of this process alone, all
+    /// zero. For a child after `fork`.
+    pub(crate) fn detach(&self) -> Result<(), DeviceError> {
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: exactly the range of our own mapping is replaced, by one with the same access and length, so all that
+        // points into it stays valid. Its content changes, as any peer could change it.
+        unsafe {
+            mmap_anonymous(self.base.as_ptr().cast(), self.len, ProtFlags::READ | ProtFlags::WRITE, flags)
+        }?;
+        Ok(())
+    }
+
     /// Takes the one look at the word at `offset`; what was written before it is visible afterwards.
     ///
     /// # Errors
@@ -206,7 +233,25 @@ mod tests {
             assert!(m.zero(offset, 8).is_err());
             assert!(m.word64(offset).is_err());
             assert!(m.word32(offset).is_err());
+            assert!(m.words64(offset & !7, 2).is_err());
         }
+        assert_eq!(m.words64(4080, 2).unwrap().len(), 2);
+        for count in [3, usize::MAX / 8, usize::MAX] {
+            assert!(m.words64(4080, count).is_err());
+        }
+        assert!(m.words64(4, 1).is_err());
+    }
+
+    #[test]
+    fn what_is_detached_is_private_and_zero() {
+        let fd = memfd_create("smcd-test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, 4096).unwrap();
+        let (ours, theirs) = (Memory::map(&fd, 4096).unwrap(), Memory::map(&fd, 4096).unwrap());
+        let word = ours.word64(8).unwrap();
+        word.store(1, Ordering::Relaxed);
+        ours.detach().unwrap();
+        assert_eq!(word.swap(2, Ordering::Relaxed), 0);
+        assert_eq!(theirs.load(8).unwrap(), 1);
     }
 
     #[test]

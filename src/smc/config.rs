@@ -1,11 +1,14 @@
 //! Settings of streams and listeners.
+
+mod env;
+
 use std::{
-    env,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
+pub use self::env::{DebugOutput, InvalidSetting};
 use super::{BusyPoll, Stack};
 use crate::{clc::wire::Ueid, tcp_fallback::Promotion};
 
@@ -53,6 +56,10 @@ pub struct SmcConfig {
     /// How long a listener waits for a client's first bytes before it takes the client for a plain TCP one that wants
     /// the server to speak first.
     pub detect_timeout: Duration,
+    /// Whether each connection is counted by itself from its first byte, whatever becomes of it
+    /// ([`observe`](crate::observe)). By default only those are that are worth to be promoted, so that short ones cost
+    /// nothing.
+    pub observe: bool,
     /// Devices and link groups; `None` for those that all of the process shares.
     pub stack: Option<Arc<Stack>>,
 }
@@ -65,9 +72,10 @@ impl Default for SmcConfig {
             busy_poll: BusyPoll::Adaptive,
             handshake: Handshake::default(),
             promotion: Promotion::default(),
-            runtime_dir: env::var_os("SMCD_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            runtime_dir: env::runtime_dir(),
             handshake_timeout: Duration::from_secs(6),
             detect_timeout: Duration::from_millis(200),
+            observe: false,
             stack: None,
         }
     }
@@ -124,6 +132,12 @@ impl SmcConfig {
     /// Sets [`SmcConfig::detect_timeout`].
     pub fn detect_timeout(mut self, limit: Duration) -> Self {
         self.detect_timeout = limit;
+        self
+    }
+
+    /// Sets [`SmcConfig::observe`].
+    pub fn observe(mut self, observe: bool) -> Self {
+        self.observe = observe;
         self
     }
 

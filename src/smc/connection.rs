@@ -10,7 +10,7 @@ use std::{
     io::IoSlice,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
@@ -27,7 +27,10 @@ use super::{
     receiver::Receiver,
     sender::Sender,
 };
-use crate::dibs::{Cause, Dmb, Interrupt};
+use crate::{
+    dibs::{Cause, Dmb, Interrupt},
+    observe::{CdcWord, Direction, Meter},
+};
 
 /// A large write is published in pieces of this many bytes, so that the peer copies out while we copy in.
 const PUBLISH: u32 = 16 * 1024;
@@ -89,8 +92,7 @@ pub(crate) struct Connection {
     fault: OnceLock<PeerMisbehaved>,
     /// Whether to close as after unread data, if that is not for the ring to say.
     close_as_abort: OnceLock<bool>,
-    received: AtomicU64,
-    sent: AtomicU64,
+    meter: Meter,
     abandoned: AtomicBool,
 }
 
@@ -125,8 +127,7 @@ impl Connection {
             producer_flags: AtomicU8::new(0),
             fault: OnceLock::new(),
             close_as_abort: OnceLock::new(),
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
+            meter: Meter::default(),
             abandoned: AtomicBool::new(false),
         }
     }
@@ -165,10 +166,12 @@ impl Connection {
 
     /// Payload bytes so far.
     pub(crate) fn byte_counts(&self) -> ByteCounts {
-        ByteCounts {
-            received: self.received.load(Ordering::Relaxed),
-            sent: self.sent.load(Ordering::Relaxed),
-        }
+        ByteCounts { received: self.meter.bytes(Direction::In), sent: self.meter.bytes(Direction::Out) }
+    }
+
+    /// What counts the bytes.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Reads what is there, as much as `dst` takes.
@@ -199,7 +202,7 @@ impl Connection {
             }
         }
         self.pass_urgent(&mut rx)?;
-        self.received.fetch_add(done as u64, Ordering::Relaxed);
+        self.meter.count(Direction::In, done);
         Ok(Progress::Done(done))
     }
 
@@ -337,7 +340,7 @@ impl Connection {
             }
         }
         self.flush(&tx.sender, &mut unpublished)?;
-        self.sent.fetch_add(done as u64, Ordering::Relaxed);
+        self.meter.count(Direction::Out, done);
         Ok(Progress::Done(done))
     }
 
@@ -363,8 +366,22 @@ impl Connection {
 
     /// Ends a write that stopped for want of room.
     fn wrote(&self, done: usize) -> Progress {
-        self.sent.fetch_add(done as u64, Ordering::Relaxed);
+        self.meter.count(Direction::Out, done);
         if done == 0 { Progress::Blocked } else { Progress::Done(done) }
+    }
+
+    /// For how many bytes there is room.
+    pub(crate) fn room(&self) -> usize {
+        let mut tx = lock(&self.tx);
+        let _ = self.refresh_tx(&mut tx.sender);
+        tx.sender.space() as usize
+    }
+
+    /// True if the next byte to be read is the peer's urgent one.
+    pub(crate) fn is_at_mark(&self) -> bool {
+        let mut rx = lock(&self.rx);
+        let _ = self.refresh_rx(&mut rx);
+        rx.at_urgent()
     }
 
     /// True if something can be written, or an attempt would fail.
@@ -433,16 +450,29 @@ impl Connection {
                 // Before the cursor, so that a peer that sees the cursor sees the flags.
                 self.publish_producer_flags(flags)?;
             }
-            return Ok(self.outlet.publish_prod(&Cdc {
-                prod: sender.prod(),
-                producer: flags,
-                ..Cdc::default()
-            })?);
+            return self.publish_prod(&Cdc { prod: sender.prod(), producer: flags, ..Cdc::default() });
         }
         let mut out = lock(&self.out);
         out.cdc.prod = sender.prod();
         out.cdc.producer = flags;
-        Ok(self.outlet.publish_prod(&out.cdc)?)
+        self.publish_prod(&out.cdc)
+    }
+
+    #[inline]
+    fn publish_prod(&self, cdc: &Cdc) -> Result<(), ConnectionError> {
+        let woken = self.outlet.publish_prod(cdc)?;
+        self.meter.woken(Direction::Out, woken);
+        let which = if self.outlet.is_mapped() { CdcWord::Prod } else { CdcWord::Both };
+        self.meter.trace(which, || (cdc.prod_word(), cdc.cons_word()));
+        Ok(())
+    }
+
+    fn publish_cons(&self, cdc: &Cdc, causes: &[Cause]) -> Result<(), ConnectionError> {
+        let woken = self.outlet.publish_cons(cdc, causes)?;
+        self.meter.woken(Direction::In, woken);
+        let which = if self.outlet.is_mapped() { CdcWord::Cons } else { CdcWord::Both };
+        self.meter.trace(which, || (cdc.prod_word(), cdc.cons_word()));
+        Ok(())
     }
 
     #[cold]
@@ -450,7 +480,7 @@ impl Connection {
         let mut out = lock(&self.out);
         self.producer_flags.store(flags.bits(), Ordering::Relaxed);
         out.cdc.producer = flags;
-        Ok(self.outlet.publish_cons(&out.cdc, &[])?)
+        self.publish_cons(&out.cdc, &[])
     }
 
     /// Tells the peer how far we have read.
@@ -458,7 +488,7 @@ impl Connection {
         let mut out = lock(&self.out);
         if !out.ended {
             out.cdc.cons = rx.cons();
-            self.outlet.publish_cons(&out.cdc, &[Cause::Space])?;
+            self.publish_cons(&out.cdc, &[Cause::Space])?;
             rx.confirmed();
         }
         Ok(())
@@ -584,7 +614,7 @@ impl Connection {
         match flags {
             Some(flags) if !out.ended => {
                 out.cdc.state = flags;
-                Ok(self.outlet.publish_cons(&out.cdc, &Cause::ALL)?)
+                self.publish_cons(&out.cdc, &Cause::ALL)
             }
             _ => Ok(()),
         }

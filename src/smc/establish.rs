@@ -29,6 +29,7 @@ use crate::{
         wire::{Decline, DmbeSize, Message},
     },
     dibs::{DeviceError, Dmb},
+    observe::count_handshake_error,
     tcp_fallback::{
         FallbackReason,
         detect::{First, first_bytes},
@@ -87,7 +88,7 @@ pub(crate) fn tcp_first(tcp: TcpStream, config: &Arc<SmcConfig>) -> SmcStream {
     if config.promotes() {
         SmcStream::promoted(tcp, config.clone())
     } else {
-        SmcStream::tcp(tcp, FallbackReason::Disabled)
+        SmcStream::tcp_with(tcp, FallbackReason::Disabled, config.clone())
     }
 }
 
@@ -99,7 +100,7 @@ pub(crate) async fn client(tcp: TcpStream, config: &SmcConfig) -> io::Result<Smc
     if config.handshake != Handshake::InBand {
         return Ok(tcp_first(tcp, &Arc::new(config.clone())));
     }
-    let stream = Session::new(tcp, config).connect().await?;
+    let stream = Session::new(tcp, config).connect().await.inspect_err(|_| count_handshake_error())?;
     tracing::debug!(transport = %stream.transport(), "connected");
     Ok(stream)
 }
@@ -111,7 +112,7 @@ pub(crate) async fn client(tcp: TcpStream, config: &SmcConfig) -> io::Result<Smc
 pub(crate) async fn server(tcp: TcpStream, config: &SmcConfig) -> Result<SmcStream, EstablishError> {
     let deadline = Instant::now() + config.handshake_timeout;
     let stream = match first_bytes(&tcp, config.detect_timeout, deadline).await? {
-        First::Clc => Session::new(tcp, config).accept().await?,
+        First::Clc => Session::new(tcp, config).accept().await.inspect_err(|_| count_handshake_error())?,
         First::Data => SmcStream::tcp(tcp, FallbackReason::PeerNotSmc),
         First::Silence => SmcStream::tcp_undecided(tcp),
     };

@@ -40,7 +40,7 @@ mod sender;
 mod smcd;
 #[cfg(feature = "tokio")]
 mod socket;
-mod spin;
+pub(crate) mod spin;
 #[cfg(feature = "tokio")]
 pub mod split;
 #[cfg(feature = "tokio")]
@@ -57,7 +57,7 @@ mod transport;
 mod watched;
 mod words;
 
-pub use config::{DEFAULT_RECEIVE_BUFFER, Handshake, SmcConfig};
+pub use config::{DEFAULT_RECEIVE_BUFFER, DebugOutput, Handshake, InvalidSetting, SmcConfig};
 pub use connection::ByteCounts;
 pub use error::ConnectionError;
 #[cfg(feature = "tokio")]

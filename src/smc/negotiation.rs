@@ -198,7 +198,7 @@ impl Negotiation {
             Err(error) => return ended(&channel, error),
         };
         match self.choose(&offered, proof) {
-            Ok((candidate, pair, group, own)) => {
+            Ok((candidate, pair, group, mut own)) => {
                 let first_contact = !group.is_confirmed();
                 let dmb = own_dmb(&own.dmb);
                 let (accept, expect) =
@@ -206,6 +206,8 @@ impl Negotiation {
                 if let Err(error) = channel.send(accept, &own.fds) {
                     return self.failed(&error);
                 }
+                // The peer has them; ours would only be in the application's way.
+                own.fds.clear();
                 fault!("promotion-accepted");
                 self.advance(Stage::Accepted { channel, pair, expect: Box::new(expect), group, own })
             }

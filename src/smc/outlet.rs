@@ -55,28 +55,28 @@ impl Outlet {
         }
     }
 
-    /// Publishes the producer cursor of `cdc`.
+    /// Publishes the producer cursor of `cdc`. True if the peer had to be woken.
     #[inline]
-    pub(crate) fn publish_prod(&self, cdc: &Cdc) -> Result<(), DeviceError> {
+    pub(crate) fn publish_prod(&self, cdc: &Cdc) -> Result<bool, DeviceError> {
         match self {
             Self::Mapped(dmb) => {
                 dmb.memory().store(PROD, cdc.prod_word())?;
-                dmb.doorbell().ring(Cause::Data);
-                Ok(())
+                Ok(dmb.doorbell().ring(Cause::Data))
             }
-            Self::Moved { .. } => self.move_cdc(cdc),
+            Self::Moved { .. } => self.move_cdc(cdc).map(|()| true),
         }
     }
 
-    /// Publishes the consumer cursor and the flags of `cdc`, and wakes the peer for `causes`.
-    pub(crate) fn publish_cons(&self, cdc: &Cdc, causes: &[Cause]) -> Result<(), DeviceError> {
+    /// Publishes the consumer cursor and the flags of `cdc`, and wakes the peer for `causes`. True if it had to be woken.
+    pub(crate) fn publish_cons(&self, cdc: &Cdc, causes: &[Cause]) -> Result<bool, DeviceError> {
         match self {
             Self::Mapped(dmb) => {
                 dmb.memory().store(CONS, cdc.cons_word())?;
-                causes.iter().for_each(|cause| dmb.doorbell().ring(*cause));
-                Ok(())
+                let mut woken = false;
+                causes.iter().for_each(|cause| woken |= dmb.doorbell().ring(*cause));
+                Ok(woken)
             }
-            Self::Moved { .. } => self.move_cdc(cdc),
+            Self::Moved { .. } => self.move_cdc(cdc).map(|()| true),
         }
     }
 

@@ -2,7 +2,11 @@
 
 use std::{
     io::{self, IoSlice},
-    sync::atomic::{AtomicBool, Ordering},
+    os::fd::BorrowedFd,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -16,7 +20,7 @@ use super::{
     established::Established,
     watched::{Watched, watch},
 };
-use crate::dibs::Cause;
+use crate::{dibs::Cause, observe::Tally};
 
 /// An SMC-D connection on a tokio runtime. Closed on drop.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub(crate) struct Smcd {
     tcp_decides: bool,
     /// The peer's end of the doorbell has gone.
     hung_up: AtomicBool,
+    /// Of a connection that was SMC-D before its first byte; others have one already.
+    tally: OnceLock<Tally>,
 }
 
 impl Smcd {
@@ -45,7 +51,15 @@ impl Smcd {
             spinners: Spinners::new(busy_poll),
             tcp_decides,
             hung_up: AtomicBool::new(false),
+            tally: OnceLock::new(),
         })
+    }
+
+    /// Makes known that the connection over this socket is SMC-D before its first byte.
+    pub(crate) fn announce(&self, socket: BorrowedFd<'_>) {
+        let tally = self.tally.get_or_init(Tally::new);
+        tally.make_record(socket);
+        self.transport().announce(tally, self.connection(), true);
     }
 
     pub(crate) fn connection(&self) -> &Connection {

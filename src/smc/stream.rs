@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice},
     net::SocketAddr,
+    os::fd::AsFd,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -105,6 +106,7 @@ impl SmcStream {
 
     /// A stream that was shared memory before its first byte.
     pub(crate) fn smcd(tcp: TcpStream, smcd: Smcd) -> Self {
+        smcd.announce(tcp.as_fd());
         Self::with_path(Path::Smcd(Box::new(smcd)), Arc::new(tcp))
     }
 
@@ -118,7 +120,12 @@ impl SmcStream {
     pub(crate) fn tcp(tcp: TcpStream, reason: FallbackReason) -> Self {
         static OFF: OnceLock<Arc<SmcConfig>> = OnceLock::new();
         let config = OFF.get_or_init(|| Arc::new(SmcConfig::new().promotion(Promotion::Off)));
-        let stream = Self::promoted(tcp, config.clone());
+        Self::tcp_with(tcp, reason, config.clone())
+    }
+
+    /// As [`SmcStream::tcp`], with these settings.
+    pub(crate) fn tcp_with(tcp: TcpStream, reason: FallbackReason, config: Arc<SmcConfig>) -> Self {
+        let stream = Self::promoted(tcp, config);
         if let Path::Promoted(hybrid) = &stream.path {
             hybrid.stay(reason);
         }

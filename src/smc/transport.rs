@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::connection::Connection;
 use crate::{
     dibs::{Chid, Gid},
+    observe::Tally,
     tcp_fallback::FallbackReason,
 };
 
@@ -33,6 +35,13 @@ impl Transport {
     /// True if the bytes go through shared memory.
     pub fn is_smcd(&self) -> bool {
         matches!(self, Self::Smcd { .. })
+    }
+
+    /// Makes known that both ends have agreed on it.
+    pub(crate) fn announce(&self, tally: &Tally, connection: &Connection, in_band: bool) {
+        if let Self::Smcd { gid, peer_gid, receive_buffer, send_buffer, .. } = *self {
+            tally.agree(connection.meter(), (gid, peer_gid), (receive_buffer, send_buffer), in_band);
+        }
     }
 
     /// Why the connection is TCP, if it is.

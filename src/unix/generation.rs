@@ -21,11 +21,11 @@ static YOUNGEST: AtomicU32 = AtomicU32::new(0);
 
 /// Which of a line of processes, each forked by the one before, something belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Generation(u32);
+pub struct Generation(u32);
 
 impl Generation {
     /// That of this process.
-    pub(crate) fn current() -> Self {
+    pub fn current() -> Self {
         let Some(word) = mark() else {
             // An old kernel. Only a process that is the first of its pid namespace could be taken for its parent so.
             return Self(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
@@ -37,7 +37,7 @@ impl Generation {
     }
 
     /// True if it is that of a process that this one came from.
-    pub(crate) fn is_past(self) -> bool {
+    pub fn is_past(self) -> bool {
         self != Self::current()
     }
 }

@@ -3,12 +3,14 @@
 
 pub(crate) mod closer;
 pub(crate) mod errno;
-mod generation;
+pub(crate) mod generation;
 mod handed;
+pub(crate) mod kept;
 pub(crate) mod packet;
 mod per_process;
 pub(crate) mod sockopt;
 
 pub(crate) use generation::Generation;
 pub(crate) use handed::Handed;
+pub(crate) use kept::Kept;
 pub(crate) use per_process::PerProcess;

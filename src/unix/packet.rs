@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 
-use super::{Generation, Handed, closer};
+use super::{Generation, Handed, Kept, closer};
 
 /// Most descriptors that one packet of ours carries.
 pub(crate) const MAX_FDS: usize = 2;
@@ -38,7 +38,7 @@ pub(crate) enum Received {
 /// the socket of a process that this one came from: then it stays open there.
 #[derive(Debug)]
 pub(crate) struct PacketSocket {
-    fd: OwnedFd,
+    fd: Kept,
     of: Generation,
 }
 
@@ -55,7 +55,7 @@ impl PacketSocket {
     }
 
     fn of(fd: OwnedFd) -> Self {
-        Self { fd, of: Generation::current() }
+        Self { fd: Kept::new(fd), of: Generation::current() }
     }
 
     /// True if a process that this one came from made it.

@@ -26,6 +26,17 @@ impl<T> PerProcess<T> {
         self.find(Generation::current()).ok()
     }
 
+    /// The last one that was made in a process which this one was forked from.
+    pub(crate) fn inherited(&self) -> Option<&T> {
+        let by = Generation::current();
+        let (mut at, mut last) = (self, None);
+        while let Some(made) = at.0.get().filter(|made| made.by != by) {
+            last = Some(&made.value);
+            at = &made.next;
+        }
+        last
+    }
+
     /// That of this process. Several threads may make one at the same time; then one of them is the first, and the
     /// others are dropped.
     pub(crate) fn get_or_make(&self, make: impl FnOnce() -> T) -> &T {
@@ -61,5 +72,6 @@ mod tests {
         let value = PerProcess::new();
         assert_eq!(value.get_or_make(|| 1), &1);
         assert_eq!(value.get_or_make(|| 2), &1);
+        assert_eq!(value.inherited(), None);
     }
 }

@@ -51,13 +51,17 @@ pub(crate) struct TcpCounts {
 /// The system's; `Unsupported` if the kernel is older than 4.19.
 pub(crate) fn tcp_counts(socket: impl AsFd) -> io::Result<TcpCounts> {
     let mut info = [0; TCP_INFO];
-    if get(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)? < TCP_INFO {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    let u64_at = |at: usize| info[at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-    let u32_at = |at: usize| info[at..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-    let (not_sent, sent, sent_again) = (u64::from(u32_at(144)), u64_at(200), u64_at(208));
-    Ok(TcpCounts { received: u64_at(128), sent: (sent + not_sent).saturating_sub(sent_again) })
+    let len = get(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+    info.get(..len).and_then(counts_of).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// What `struct tcp_info` says; `None` if it is too short.
+pub(crate) fn counts_of(info: &[u8]) -> Option<TcpCounts> {
+    let u64_at = |at: usize| Some(u64::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+    let not_sent = u32::from_ne_bytes(*info.get(144..)?.first_chunk()?);
+    let (sent, sent_again) = (u64_at(200)?, u64_at(208)?);
+    let sent = sent.saturating_add(not_sent.into()).saturating_sub(sent_again);
+    Some(TcpCounts { received: u64_at(128)?, sent })
 }
 
 #[cfg(test)]

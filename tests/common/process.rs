@@ -26,9 +26,12 @@ pub fn role() -> Option<String> {
     env::var(ROLE).ok()
 }
 
-/// Descriptors of this process.
+/// Descriptors of this process, but for that of its registry: there is one from the first connection on.
 pub fn descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
+    let is_registry = |entry: &fs::DirEntry| {
+        fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().contains("smcd-registry"))
+    };
+    fs::read_dir("/proc/self/fd").unwrap().flatten().filter(|entry| !is_registry(entry)).count()
 }
 
 /// Mappings of DMBs in this process.

@@ -118,8 +118,8 @@ impl Target {
 
 impl Doorbell for Arc<Target> {
     #[inline]
-    fn ring(&self, cause: Cause) {
-        self.doorbell.ring(cause);
+    fn ring(&self, cause: Cause) -> bool {
+        self.doorbell.ring(cause)
     }
 
     fn is_hung_up(&self) -> bool {
@@ -465,7 +465,7 @@ impl Device for Loopback {
         }
         target.memory.write(offset, data)?;
         if signal {
-            Cause::ALL.into_iter().for_each(|cause| target.ring(cause));
+            Cause::ALL.into_iter().for_each(|cause| _ = target.ring(cause));
         }
         Ok(())
     }

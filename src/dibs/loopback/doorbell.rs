@@ -17,9 +17,12 @@ use rustix::{
     thread::futex,
 };
 
-use crate::dibs::{
-    Cause, DeviceError, Doorbell, Interrupt, Memory,
-    parking::{self, Sleeper},
+use crate::{
+    dibs::{
+        Cause, DeviceError, Doorbell, Interrupt, Memory,
+        parking::{self, Sleeper},
+    },
+    unix::Kept,
 };
 
 /// Bytes behind the DMB for the words of its signals: one page, so that DMBs stay page-aligned.
@@ -69,7 +72,7 @@ impl Words {
 #[derive(Debug)]
 pub(super) struct LoopbackInterrupt {
     words: Words,
-    socket: OwnedFd,
+    socket: Kept,
     armings: AtomicU32,
     /// Held while rings are taken out, so that two tasks do not take what has to stay.
     draining: Mutex<()>,
@@ -78,7 +81,7 @@ pub(super) struct LoopbackInterrupt {
 impl LoopbackInterrupt {
     pub(super) fn new(memory: Arc<Memory>, dmb_len: usize, socket: OwnedFd) -> Result<Self, DeviceError> {
         let words = Words::new(memory, dmb_len)?;
-        Ok(Self { words, socket, armings: AtomicU32::new(0), draining: Mutex::new(()) })
+        Ok(Self { words, socket: Kept::new(socket), armings: AtomicU32::new(0), draining: Mutex::new(()) })
     }
 
     fn draining(&self) -> MutexGuard<'_, ()> {
@@ -159,21 +162,21 @@ impl Interrupt for LoopbackInterrupt {
 #[derive(Debug)]
 pub(super) struct LoopbackDoorbell {
     words: Words,
-    socket: OwnedFd,
+    socket: Kept,
 }
 
 impl LoopbackDoorbell {
     pub(super) fn new(memory: Arc<Memory>, dmb_len: usize, socket: OwnedFd) -> Result<Self, DeviceError> {
-        Ok(Self { words: Words::new(memory, dmb_len)?, socket })
+        Ok(Self { words: Words::new(memory, dmb_len)?, socket: Kept::new(socket) })
     }
 }
 
 impl Doorbell for LoopbackDoorbell {
     #[inline]
-    fn ring(&self, cause: Cause) {
-        let Some(word) = self.words.get(cause) else { return };
+    fn ring(&self, cause: Cause) -> bool {
+        let Some(word) = self.words.get(cause) else { return false };
         match parking::take(word) {
-            None => {}
+            None => return false,
             Some(Sleeper::Thread) => {
                 // A word that is no futex any more has nobody waiting on it.
                 let _ = futex::wake(word, futex::Flags::empty(), u32::MAX >> 1);
@@ -183,6 +186,7 @@ impl Doorbell for LoopbackDoorbell {
                 let _ = send(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             }
         }
+        true
     }
 
     fn is_hung_up(&self) -> bool {
@@ -191,8 +195,8 @@ impl Doorbell for LoopbackDoorbell {
 }
 
 /// True if the other end of the socket is closed.
-pub(super) fn has_hung_up(socket: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+pub(super) fn has_hung_up(socket: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&socket, PollFlags::empty())];
     let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|_| fds[0].revents().intersects(gone))
 }

@@ -7,13 +7,16 @@ use std::sync::{MutexGuard, atomic::Ordering};
 #[cfg(test)]
 use super::Outlet;
 use super::{ByteCounts, Connection, Out, Tx, lock};
-use crate::smc::{
-    PeerMisbehaved,
-    cdc::{Cdc, ProducerFlags, StateFlags},
-    close::CloseState,
-    receiver::Receiver,
-    sender::Sender,
-    words::{concat, take},
+use crate::{
+    observe::Direction,
+    smc::{
+        PeerMisbehaved,
+        cdc::{Cdc, ProducerFlags, StateFlags},
+        close::CloseState,
+        receiver::Receiver,
+        sender::Sender,
+        words::{concat, take},
+    },
 };
 
 /// The state of a connection, at a moment when nothing is under way in it.
@@ -151,8 +154,8 @@ impl Connection {
         // What is once decided stays so: the other process has begun with what this one knew.
         state.fault.map(|fault| self.fault.set(fault));
         state.close_as_abort.map(|as_abort| self.close_as_abort.set(as_abort));
-        self.received.store(state.counts.received, Ordering::Relaxed);
-        self.sent.store(state.counts.sent, Ordering::Relaxed);
+        self.meter.resume(Direction::In, state.counts.received);
+        self.meter.resume(Direction::Out, state.counts.sent);
         true
     }
 

@@ -49,7 +49,7 @@ impl Connection {
         let mut out = lock(&self.out);
         if !out.ended {
             out.cdc.way = (out.cdc.way - not) | but;
-            self.outlet.publish_cons(&out.cdc, causes)?;
+            self.publish_cons(&out.cdc, causes)?;
         }
         Ok(())
     }

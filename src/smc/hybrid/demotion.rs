@@ -39,7 +39,8 @@ const PAUSE: Duration = Duration::from_micros(50);
 
 /// Why a connection cannot be given back to TCP.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DemoteError {
+#[non_exhaustive]
+pub enum DemoteError {
     /// Nothing has changed but that the peer, once it goes on, may go back by itself. It may be tried again.
     #[error("the peer is in the middle of a write and does not go on")]
     PeerBusy,
@@ -49,6 +50,9 @@ pub(crate) enum DemoteError {
     /// The ring or the system is to blame. If it is the ring, the connection is of no more use.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
+    /// Another process that has the connection too has died in the middle of something. It is of no more use.
+    #[error("nobody knows any more how the connection stands")]
+    Lost(#[from] io::Error),
 }
 
 impl<R: Ring, T: Tcp> Hybrid<R, T> {
@@ -61,16 +65,16 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// # Errors
     /// If that cannot be. The variants say what has become of the connection.
     pub(crate) fn demote(&self) -> Result<Vec<u8>, DemoteError> {
+        let _turn = self.turn()?;
         let mut inbound = lock(&self.inbound);
         let unread = match self.ring.get() {
             Some(ring) if inbound.watches_ring() => self.leave_ring(&mut inbound, ring.connection())?,
             _ => Vec::new(),
         };
         self.read_tcp_again(&mut inbound);
-        drop(inbound);
         self.write_tcp_again()?;
         drop(lock(&self.negotiation).take());
-        self.stay_back(FallbackReason::LeftToSystem);
+        self.stay_back(&mut inbound, FallbackReason::LeftToSystem);
         Ok(unread)
     }
 
@@ -144,11 +148,18 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         Ok(())
     }
 
-    /// A direction has gone back; the connection stays TCP, or as much of it as is.
-    pub(super) fn stay_back(&self, reason: FallbackReason) {
+    /// A direction has gone back; once both have, the connection is as one that was never anything but TCP.
+    pub(super) fn stay_back(&self, inbound: &mut Inbound, reason: FallbackReason) {
         tracing::debug!(%reason, "a direction has gone back to TCP");
         *lock(&self.reason) = reason;
-        self.enter(Phase::Staying);
+        let mut outbound = lock(&self.outbound);
+        if !inbound.watches_ring() && !outbound.is_on_ring() {
+            inbound.keep_on_tcp();
+            outbound.keep_on_tcp();
+            self.tally.go_back(reason);
+            self.enter(Phase::Staying);
+        }
+        drop(outbound);
         R::comes_into_play(&self.home);
     }
 }

@@ -10,6 +10,7 @@ use bytes::BufMut;
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
+    observe::Direction,
     smc::{
         ConnectionError,
         connection::{Connection, Progress},
@@ -138,24 +139,12 @@ impl Inbound {
         self.from == From::Ring
     }
 
-    pub(super) fn keep_on_tcp(&mut self) {
-        self.stays = true;
+    pub(super) fn recount(&mut self, taken: u64) {
+        self.taken = taken;
     }
 
-    /// Looks whether the peer has switched. If not, and it writes nothing more to the ring, it never will.
-    fn find_switch(&mut self, connection: &Connection, is_back: bool) -> io::Result<()> {
-        match switch_offset(connection) {
-            Some(offset) if offset < self.taken => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
-            }
-            Some(offset) => {
-                fault!("switch-found");
-                self.from = From::TcpUntil(offset);
-            }
-            None if is_back => self.go_back(),
-            None => {}
-        }
-        Ok(())
+    pub(super) fn keep_on_tcp(&mut self) {
+        self.stays = true;
     }
 
     /// True if the peer has switched, and what it wrote to the ring is still to be read from there.
@@ -297,6 +286,32 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.read(How::Peek, dst)
     }
 
+    /// The application is about to read from the TCP socket itself, or to wait for it alone. As long as it does, the
+    /// direction is not switched. False if what is to be read may come by the ring: then nobody must do so.
+    ///
+    /// To be followed by [`Hybrid::end_read`].
+    pub(crate) fn begin_read(&self) -> bool {
+        if self.is_reading_ring() {
+            return false;
+        }
+        // Held until it is counted: who switches looks at the count.
+        let inbound = lock(&self.inbound);
+        let is_allowed = !inbound.watches_ring();
+        if is_allowed {
+            self.reads_in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        is_allowed
+    }
+
+    /// The application has read so many bytes from the TCP socket itself. True if it is time to look at the promotion.
+    pub(crate) fn end_read(&self, bytes: usize) -> bool {
+        let mut inbound = lock(&self.inbound);
+        self.reads_in_flight.fetch_sub(1, Ordering::Relaxed);
+        inbound.taken += bytes as u64;
+        // Under the lock: others may be at it too.
+        bytes > 0 && self.note(Direction::In, bytes).is_multiple_of(LOOK_EVERY)
+    }
+
     /// True if there is something to read, the end included. An error remains to be reported.
     pub(crate) fn is_readable(&self) -> bool {
         match self.try_peek(&mut &mut [0; 1][..]) {
@@ -306,6 +321,32 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 self.put_back(error);
                 true
             }
+        }
+    }
+
+    /// Bytes that can be read now.
+    pub(crate) fn unread(&self) -> usize {
+        let in_tcp = || self.tcp.unread();
+        let Some(connection) = self.ring.get().map(R::connection) else { return in_tcp() };
+        let Ok(_turn) = self.turn() else { return 0 };
+        let in_ring = connection.unread().unwrap_or(0) as usize;
+        match lock(&self.inbound).from {
+            From::Tcp | From::Either => in_tcp(),
+            From::TcpUntil(_) => in_tcp() + in_ring,
+            From::Ring if connection.is_peer_back() => in_tcp() + in_ring,
+            From::Ring => in_ring,
+        }
+    }
+
+    /// The peer's urgent byte, if there is one in the ring.
+    ///
+    /// # Errors
+    /// If the peer broke the protocol.
+    pub(crate) fn try_read_urgent(&self) -> io::Result<Option<u8>> {
+        let _turn = self.turn()?;
+        match self.ring.get().filter(|_| self.is_reading_ring()) {
+            Some(ring) => Ok(ring.connection().try_read_urgent()?),
+            None => Ok(None),
         }
     }
 
@@ -320,7 +361,12 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         if !dst.has_remaining_mut() {
             return Ok(Progress::Done(0));
         }
-        if self.reads_ring() {
+        let _turn = self.turn()?;
+        self.read_in_turn(how, dst)
+    }
+
+    fn read_in_turn(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
+        if self.is_reading_ring() {
             return self.read_ring(how, dst);
         }
         let mut inbound = lock(&self.inbound);
@@ -343,7 +389,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             };
             match (got, inbound.from) {
                 (Got::Bytes(n), _) => {
-                    if how == How::Take && self.note(n).is_multiple_of(LOOK_EVERY) {
+                    if how == How::Take && self.note(Direction::In, n).is_multiple_of(LOOK_EVERY) {
                         drop(inbound);
                         self.step();
                     }
@@ -399,17 +445,42 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         };
         match self.ring.get().map(R::connection) {
             Some(connection) if connection.is_peer_back() => {
-                inbound.find_switch(connection, true)?;
+                self.find_switch(inbound, connection, true)?;
                 Ok(None)
             }
             _ => Ok(Some(self.read_tcp(inbound, how, dst, there))),
         }
     }
 
+    /// Looks whether the peer has switched. If not, and it writes nothing more to the ring, it never will.
+    fn find_switch(&self, inbound: &mut Inbound, connection: &Connection, is_back: bool) -> io::Result<()> {
+        match switch_offset(connection) {
+            Some(offset) if offset < inbound.taken => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
+            }
+            Some(offset) => {
+                fault!("switch-found");
+                connection.meter().discount(Direction::In, PREAMBLE);
+                inbound.from = From::TcpUntil(offset);
+            }
+            None if is_back => {
+                inbound.go_back();
+                self.stay_back(inbound, FallbackReason::PeerWentBack);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
     /// Moves on as far as can be told now.
     pub(super) fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
         let Some(connection) = self.ring.get().map(R::connection) else { return Ok(()) };
-        if inbound.from == From::Tcp && !inbound.stays && inbound.end.is_none() && !self.is_shared() {
+        if inbound.from == From::Tcp
+            && !inbound.stays
+            && inbound.end.is_none()
+            && !self.is_shared()
+            && self.reads_in_flight.load(Ordering::Relaxed) == 0
+        {
             if connection.is_peer_back() {
                 inbound.stays = true;
                 return Ok(());
@@ -431,7 +502,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         if inbound.from == From::Either {
             // Before the look at the ring: then nothing can come there any more.
             let is_back = connection.is_peer_back();
-            inbound.find_switch(connection, is_back)?;
+            self.find_switch(inbound, connection, is_back)?;
         }
         if inbound.from == From::TcpUntil(inbound.taken) {
             fault!("switch-reached");
@@ -457,7 +528,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         if inbound.from != From::Ring {
             // Somebody else has found meanwhile that it goes on by TCP.
             drop(inbound);
-            return self.read(how, dst);
+            return self.read_in_turn(how, dst);
         }
         if let Some(error) = aborted {
             // Reported once, as TCP does it.
@@ -492,12 +563,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let mut inbound = lock(&self.inbound);
         if inbound.from == From::Ring {
             self.read_tcp_again(&mut inbound);
-            drop(inbound);
-            self.stay_back(FallbackReason::PeerWentBack);
-        } else {
-            drop(inbound);
+            self.stay_back(&mut inbound, FallbackReason::PeerWentBack);
         }
-        self.read(how, dst)
+        drop(inbound);
+        self.read_in_turn(how, dst)
     }
 }
 

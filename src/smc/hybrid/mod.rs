@@ -16,8 +16,6 @@
 //!
 //! Nothing here waits, and nothing here belongs to a runtime.
 
-// The front end that needs it is still to come.
-#[allow(dead_code)]
 pub(crate) mod demotion;
 mod inbound;
 mod outbound;
@@ -32,10 +30,13 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
 };
 
+pub use demotion::DemoteError;
+pub use snapshot::{Baton, Left};
+pub(crate) use snapshot::{Held, Snapshot};
 #[cfg(feature = "tokio")]
 pub(crate) use tcp::is_writable;
 pub(crate) use tcp::{Counts, Tcp, receive, send};
@@ -47,7 +48,11 @@ use super::{
     established::Established,
     negotiation::{Negotiation, Step},
 };
-use crate::{fault::fault, tcp_fallback::FallbackReason};
+use crate::{
+    fault::fault,
+    observe::{self, Direction, Tally},
+    tcp_fallback::{FallbackReason, promotion::is_peer_here},
+};
 
 /// Bytes of the ring before the first of the stream: the offset of the switch.
 const PREAMBLE: usize = 8;
@@ -103,8 +108,8 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     home: R::Home,
     config: Arc<SmcConfig>,
     phase: AtomicU8,
-    bytes: AtomicU64,
-    messages: AtomicU32,
+    /// What went by TCP.
+    tally: Tally,
     /// Calls since the handshake last went on.
     calls: AtomicU32,
     negotiation: Mutex<Option<Box<Negotiation>>>,
@@ -114,6 +119,12 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     writes_ring: AtomicBool,
     /// Other processes have the socket too.
     shared: AtomicBool,
+    /// Calls of the application's own that read from the TCP socket, or wait for it alone.
+    reads_in_flight: AtomicU32,
+    /// Calls of the application's own that write to the TCP socket.
+    writes_in_flight: AtomicU32,
+    /// How processes that share the connection take turns.
+    baton: OnceLock<Box<dyn Baton>>,
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
 }
@@ -137,17 +148,24 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             home,
             config,
             phase: AtomicU8::new(Phase::Counting as u8),
-            bytes: AtomicU64::new(0),
-            messages: AtomicU32::new(0),
+            tally: Tally::new(),
             calls: AtomicU32::new(0),
             negotiation: Mutex::new(None),
             reason: Mutex::new(FallbackReason::NotYet),
             reads_ring: AtomicBool::new(false),
             writes_ring: AtomicBool::new(false),
             shared: AtomicBool::new(false),
+            baton: OnceLock::new(),
+            reads_in_flight: AtomicU32::new(0),
+            writes_in_flight: AtomicU32::new(0),
             inbound: Mutex::new(Inbound::new(counts.taken)),
             outbound: Mutex::new(Outbound::new(counts.given)),
         }
+    }
+
+    /// True if nothing will come of a promotion, and nobody wants to know more of the connection.
+    pub(crate) fn stays(&self) -> bool {
+        self.phase() == Phase::Staying && !self.config.observe
     }
 
     /// The TCP connection below.
@@ -178,25 +196,35 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// True while writing goes by the ring.
+    /// True while writing goes by the ring, and nobody else has the connection: then the ring can be written to directly.
     pub(crate) fn writes_ring(&self) -> bool {
+        self.writes_ring.load(Ordering::Acquire) && !self.is_shared()
+    }
+
+    /// True while reading goes by the ring alone, and nobody else has the connection: then the ring can be read directly.
+    pub(crate) fn reads_ring(&self) -> bool {
+        self.reads_ring.load(Ordering::Acquire) && !self.is_shared()
+    }
+
+    /// As [`Hybrid::writes_ring`], whoever else has the connection.
+    pub(crate) fn is_writing_ring(&self) -> bool {
         self.writes_ring.load(Ordering::Acquire)
     }
 
-    /// True while reading goes by the ring alone.
-    pub(crate) fn reads_ring(&self) -> bool {
+    /// As [`Hybrid::reads_ring`], whoever else has the connection.
+    pub(crate) fn is_reading_ring(&self) -> bool {
         self.reads_ring.load(Ordering::Acquire)
     }
 
     /// True if what is to be read may come by the ring.
     pub(crate) fn watches_ring(&self) -> bool {
-        self.reads_ring() || lock(&self.inbound).watches_ring()
+        self.is_reading_ring() || lock(&self.inbound).watches_ring()
     }
 
     /// How the bytes travel: by SMC-D as soon as one direction has been switched.
     pub(crate) fn transport(&self) -> Transport {
         match self.ring.get() {
-            Some(ring) if self.reads_ring() || self.writes_ring() => ring.transport(),
+            Some(ring) if self.is_reading_ring() || self.is_writing_ring() => ring.transport(),
             _ => Transport::Tcp(*lock(&self.reason)),
         }
     }
@@ -209,10 +237,26 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         ByteCounts { received: payload(received), sent: payload(sent) }
     }
 
-    /// Counts a call that has read or written something by TCP.
-    fn note(&self, bytes: usize) -> u32 {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.messages.fetch_add(1, Ordering::Relaxed)
+    /// Counts a call that has read or written something by TCP; says how many there were before. Under the lock of its
+    /// direction.
+    fn note(&self, direction: Direction, bytes: usize) -> u32 {
+        if self.config.observe && self.tally.record().is_none() {
+            self.observe();
+        }
+        self.tally.count(direction, bytes)
+    }
+
+    /// Makes the connection known, although nothing has become of it yet.
+    #[cold]
+    fn observe(&self) {
+        let socket = self.tcp.socket();
+        let Some(record) = self.tally.make_record(socket) else { return };
+        if let Ok(eligible) = is_peer_here(socket) {
+            record.is_eligible(eligible);
+        }
+        if self.phase() == Phase::Staying {
+            record.stay(*lock(&self.reason));
+        }
     }
 
     /// Goes on with the promotion if it is time to. True if both ends have just agreed.
@@ -222,8 +266,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
         match self.phase() {
             Phase::Counting => {
-                let (bytes, messages) =
-                    (self.bytes.load(Ordering::Relaxed), self.messages.load(Ordering::Relaxed));
+                let (bytes, messages) = (self.tally.bytes(), self.tally.calls());
                 self.config.promotion.is_due(bytes, messages) && self.negotiate()
             }
             Phase::Negotiating => self.is_time_to_look() && self.negotiate(),
@@ -231,7 +274,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
-    fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Acquire)
     }
 
@@ -250,6 +293,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 Ok(new) => {
                     *negotiation = Some(Box::new(new));
                     self.enter(Phase::Negotiating);
+                    if let Some(record) = self.tally.make_record(self.tcp.socket()) {
+                        record.is_eligible(true);
+                        record.enter(observe::Phase::Negotiating);
+                    }
                 }
                 Err(reason) => {
                     self.stay(reason);
@@ -282,6 +329,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     pub(crate) fn agree(&self, established: Established) -> bool {
         match R::new(established, &self.home) {
             Ok(ring) => {
+                ring.transport().announce(&self.tally, ring.connection(), false);
                 let is_new = self.ring.set(ring).is_ok();
                 fault!("promotion-agreed");
                 self.enter(Phase::Agreed);
@@ -299,6 +347,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     pub(crate) fn stay(&self, reason: FallbackReason) {
         tracing::debug!(%reason, "the connection stays TCP");
         *lock(&self.reason) = reason;
+        self.tally.stay(reason, || self.tcp.socket());
         if self.ring.get().is_none() {
             self.enter(Phase::Staying);
         }

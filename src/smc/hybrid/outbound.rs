@@ -8,6 +8,7 @@ use std::{
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
     fault::fault,
+    observe::Direction,
     smc::{
         ConnectionError,
         connection::{Connection, Progress},
@@ -32,6 +33,10 @@ impl Outbound {
 
     pub(super) fn is_on_ring(&self) -> bool {
         self.on_ring
+    }
+
+    pub(super) fn recount(&mut self, given: u64) {
+        self.given = given;
     }
 
     pub(super) fn keep_on_tcp(&mut self) {
@@ -69,8 +74,9 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// # Errors
     /// As for TCP.
     pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<Progress> {
+        let _turn = self.turn()?;
         loop {
-            if self.writes_ring() {
+            if self.is_writing_ring() {
                 match self.write_ring(bufs)? {
                     Some(progress) => return Ok(progress),
                     None => self.write_back()?,
@@ -83,9 +89,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             match self.tcp.send(bufs) {
                 Ok(n) => {
                     outbound.given += n as u64;
+                    if n > 0 {
+                        self.note(Direction::Out, n);
+                    }
                     drop(outbound);
                     if n > 0 {
-                        self.note(n);
                         self.step();
                     }
                     return Ok(Progress::Done(n));
@@ -116,9 +124,9 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     #[cold]
     fn write_back(&self) -> io::Result<()> {
         // If another has done it meanwhile, it knows why.
-        if self.writes_ring() {
+        if self.is_writing_ring() {
             self.write_tcp_again()?;
-            self.stay_back(FallbackReason::PeerWentBack);
+            self.stay_back(&mut lock(&self.inbound), FallbackReason::PeerWentBack);
         }
         Ok(())
     }
@@ -127,6 +135,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     fn switch(&self, outbound: &mut Outbound, bufs: &[IoSlice<'_>]) -> bool {
         let Some(connection) = self.ring.get().map(R::connection) else { return false };
         let is_wanted = !outbound.stays
+            && self.writes_in_flight.load(Ordering::Relaxed) == 0
             && !self.is_shared()
             && connection.is_peer_reading()
             && bufs.iter().any(|buf| !buf.is_empty());
@@ -138,6 +147,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             return false;
         }
         fault!("switch-said");
+        connection.meter().discount(Direction::Out, PREAMBLE);
         outbound.on_ring = true;
         self.writes_ring.store(true, Ordering::Release);
         // Nothing will follow by TCP that what it holds back could wait for.
@@ -169,7 +179,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         byte: u8,
         by_tcp: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Progress> {
-        if let Some(ring) = self.ring.get().filter(|_| self.writes_ring()) {
+        let _turn = self.turn()?;
+        if let Some(ring) = self.ring.get().filter(|_| self.is_writing_ring()) {
             match or_back(ring.connection().try_write_urgent(byte))? {
                 Some(progress) => return Ok(progress),
                 None => self.write_back()?,
@@ -184,16 +195,49 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         by_tcp().map(|()| Progress::Done(1))
     }
 
+    /// The application is about to write to the TCP socket itself. As long as it does, the direction is not switched.
+    /// False if it has been: then nobody must do so.
+    ///
+    /// To be followed by [`Hybrid::end_write`].
+    pub(crate) fn begin_write(&self) -> bool {
+        if self.is_writing_ring() {
+            return false;
+        }
+        let outbound = lock(&self.outbound);
+        if !outbound.on_ring {
+            self.writes_in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        !outbound.on_ring
+    }
+
+    /// The application has written so many bytes to the TCP socket itself.
+    pub(crate) fn end_write(&self, bytes: usize) {
+        let mut outbound = lock(&self.outbound);
+        self.writes_in_flight.fetch_sub(1, Ordering::Relaxed);
+        outbound.given += bytes as u64;
+        if bytes > 0 {
+            // Under the lock: others may be at it too.
+            self.note(Direction::Out, bytes);
+        }
+    }
+
     /// True if something can be written, or an attempt would fail.
     pub(crate) fn is_writable(&self) -> bool {
+        let Ok(_turn) = self.turn() else { return true };
         match self.ring.get().map(R::connection) {
-            Some(connection) if self.writes_ring() && connection.is_peer_leaving() => {
+            Some(connection) if self.is_writing_ring() && connection.is_peer_leaving() => {
                 // So that who waits then waits for TCP.
                 self.write_back().is_err() || self.tcp.is_writable()
             }
-            Some(connection) if self.writes_ring() => connection.is_writable(),
+            Some(connection) if self.is_writing_ring() => connection.is_writable(),
             _ => self.tcp.is_writable(),
         }
+    }
+
+    /// For how many bytes there is room in the ring; `None` if writing goes by TCP.
+    pub(crate) fn room(&self) -> Option<usize> {
+        let _turn = self.turn().ok()?;
+        self.ring.get().filter(|_| self.is_writing_ring()).map(|ring| ring.connection().room())
     }
 
     /// The application will write nothing more. What it wrote before reaches the peer. Shutting down the TCP connection
@@ -202,6 +246,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// # Errors
     /// If the device fails.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        let _turn = self.turn()?;
         let mut outbound = lock(&self.outbound);
         outbound.stays = true;
         match self.ring.get() {

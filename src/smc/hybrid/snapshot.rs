@@ -11,10 +11,13 @@
 //! The process that lets go of the connection first does so by [`Hybrid::abandon`], the last one as ever: after
 //! [`Hybrid::restore`].
 
-use std::sync::{MutexGuard, atomic::Ordering};
+use std::{
+    io,
+    sync::{MutexGuard, atomic::Ordering},
+};
 
 use super::{
-    Hybrid, Phase, Ring, Tcp,
+    Counts, Hybrid, Phase, Ring, Tcp,
     inbound::{Inbound, InboundState},
     lock,
     outbound::Outbound,
@@ -105,6 +108,36 @@ impl Snapshot {
     }
 }
 
+/// How several processes take turns at one connection.
+pub trait Baton: Send + Sync + std::fmt::Debug {
+    /// Waits for the turn. `None` if nobody knows any more how the connection stands.
+    fn take(&self) -> Option<Left>;
+
+    /// Gives up the turn, and leaves these words to the next.
+    fn give(&self, words: &[u64; Snapshot::WORDS]);
+}
+
+/// Who had the turn last.
+#[derive(Debug)]
+pub enum Left {
+    /// This process.
+    ByUs,
+    /// Another, which has left these words.
+    ByOther([u64; Snapshot::WORDS]),
+}
+
+/// The turn; given up when dropped.
+pub(super) struct Turn<'a, R: Ring, T: Tcp> {
+    baton: &'a dyn Baton,
+    hybrid: &'a Hybrid<R, T>,
+}
+
+impl<R: Ring, T: Tcp> Drop for Turn<'_, R, T> {
+    fn drop(&mut self) {
+        self.baton.give(&self.hybrid.snapshot().to_words());
+    }
+}
+
 /// All locks of a hybrid. While it lives nothing is under way in the hybrid, and no handshake.
 #[derive(Debug)]
 #[must_use]
@@ -125,8 +158,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             outbound: *outbound,
             stays: self.phase() == Phase::Staying,
             reason: *lock(&self.reason),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.tally.bytes(),
+            messages: self.tally.calls(),
             connection: self.ring.get().map(|ring| ring.connection().state()),
         }
     }
@@ -149,8 +182,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         *outbound = snapshot.outbound;
         self.reads_ring.store(inbound.is_on_ring(), Ordering::Release);
         self.writes_ring.store(outbound.is_on_ring(), Ordering::Release);
-        self.bytes.store(snapshot.bytes, Ordering::Relaxed);
-        self.messages.store(snapshot.messages, Ordering::Relaxed);
+        self.tally.resume(snapshot.bytes, snapshot.messages);
         *lock(&self.reason) = snapshot.reason;
         if snapshot.stays {
             self.enter(Phase::Staying);
@@ -184,11 +216,75 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
+    /// Whoever does something to the connection has the turn while it does. `None` if nobody else has the connection.
+    ///
+    /// # Errors
+    /// `ConnectionReset` if another process has died while it had the turn.
+    pub(super) fn turn(&self) -> io::Result<Option<Turn<'_, R, T>>> {
+        if !self.is_shared() || self.ring.get().is_none() {
+            return Ok(None);
+        }
+        let Some(baton) = self.baton.get() else { return Ok(None) };
+        let left = baton.take().ok_or(io::ErrorKind::ConnectionReset)?;
+        let turn = Turn { baton: &**baton, hybrid: self };
+        match left {
+            Left::ByOther(words) => {
+                let restored = Snapshot::from_words(&words).and_then(|snapshot| self.restore(&snapshot));
+                restored.map_err(|error| io::Error::new(io::ErrorKind::ConnectionReset, error))?;
+            }
+            Left::ByUs => {}
+        }
+        Ok(Some(turn))
+    }
+
+    /// Other processes are about to have the connection; with this they take turns. It is the same at each time.
+    pub(crate) fn share(&self, baton: Box<dyn Baton>) {
+        let _ = self.baton.set(baton);
+        self.set_shared(true);
+    }
+
+    /// No other process has the connection any more.
+    ///
+    /// # Errors
+    /// As [`Hybrid::turn`].
+    pub(crate) fn unshare(&self) -> io::Result<()> {
+        let turn = self.turn()?;
+        self.set_shared(false);
+        drop(turn);
+        self.recount();
+        Ok(())
+    }
+
     /// Says whether other processes have the socket too. While they do, the connection takes no step towards shared
     /// memory: one of them may sleep in the kernel on the socket, where nobody could reach it. What has gone there
     /// already stays.
     pub(crate) fn set_shared(&self, shared: bool) {
         self.shared.store(shared, Ordering::Release);
+    }
+
+    /// Nobody else has the socket any more. If no byte has gone by rings, counts anew, by the kernel's word: the others may
+    /// have read and written. If the kernel cannot say, the connection stays TCP.
+    pub(crate) fn recount(&self) {
+        let (mut inbound, mut outbound) = (lock(&self.inbound), lock(&self.outbound));
+        if inbound.watches_ring() || outbound.is_on_ring() {
+            return;
+        }
+        match self.tcp.counts() {
+            Ok(Counts { taken, given }) => {
+                inbound.recount(taken);
+                outbound.recount(given);
+            }
+            Err(_) => {
+                inbound.keep_on_tcp();
+                outbound.keep_on_tcp();
+            }
+        }
+    }
+
+    /// In the child of a fork: calls that were under way in other threads are not under way here.
+    pub(crate) fn forget_calls(&self) {
+        self.reads_in_flight.store(0, Ordering::Relaxed);
+        self.writes_in_flight.store(0, Ordering::Relaxed);
     }
 
     /// Lets go of the connection, which another process goes on with: when it is dropped, the peer is told nothing, and

@@ -12,5 +12,6 @@ mod policy;
 mod rendezvous;
 
 pub(crate) use channel::{Channel, Look, Packet};
+pub(crate) use owner::counts_by_address;
 pub use policy::Promotion;
-pub(crate) use rendezvous::{Meeting, Proof, Rendezvous, Waiting};
+pub(crate) use rendezvous::{Meeting, Proof, Rendezvous, Waiting, is_peer_here};

@@ -66,17 +66,12 @@ impl Rendezvous {
     /// # Errors
     /// Why it cannot: it is not on this host.
     pub(crate) fn of(tcp: impl AsFd, runtime_dir: Option<&Path>) -> Result<Self, FallbackReason> {
-        let address =
-            |address: Result<_, Errno>| -> io::Result<SocketAddr> { Ok(SocketAddr::try_from(address?)?) };
         let failed = |error: io::Error| FallbackReason::SideChannel(error.kind());
-        let local = address(getsockname(&tcp)).map_err(failed)?;
-        let peer = address(getpeername(&tcp).and_then(|peer| peer.ok_or(Errno::NOTCONN))).map_err(failed)?;
-        let tuple = FourTuple::new(local, peer);
+        let tuple = tuple_of(&tcp).map_err(failed)?;
         if tuple.is_to_itself() {
             return Err(FallbackReason::PeerNotLocal);
         }
-        let is_here = tuple.is_loopback() || tuple.local.0 == tuple.peer.0;
-        if !is_here && runtime_dir.is_none() && owner_of(tuple.reversed()).map_err(failed)?.is_none() {
+        if runtime_dir.is_none() && !is_here(tuple).map_err(failed)? {
             return Err(FallbackReason::PeerNotLocal);
         }
         let cookie = socket_cookie(&tcp).map_err(|errno| failed(errno.into()))?;
@@ -153,6 +148,28 @@ impl Rendezvous {
         let peer_cookie = owner.map(|owner| owner.cookie);
         Ok((Channel::new(socket, self.tuple.end(), self.cookie, peer_cookie), Proof { uid }))
     }
+}
+
+fn tuple_of(tcp: impl AsFd) -> io::Result<FourTuple> {
+    let address =
+        |address: Result<_, Errno>| -> io::Result<SocketAddr> { Ok(SocketAddr::try_from(address?)?) };
+    let local = address(getsockname(&tcp))?;
+    let peer = address(getpeername(&tcp).and_then(|peer| peer.ok_or(Errno::NOTCONN)))?;
+    Ok(FourTuple::new(local, peer))
+}
+
+/// True if both ends are in this network namespace.
+fn is_here(tuple: FourTuple) -> io::Result<bool> {
+    Ok(tuple.is_loopback() || tuple.local.0 == tuple.peer.0 || owner_of(tuple.reversed())?.is_some())
+}
+
+/// True if both ends of a TCP connection are in this network namespace, and not one.
+///
+/// # Errors
+/// If that cannot be found out.
+pub(crate) fn is_peer_here(tcp: impl AsFd) -> io::Result<bool> {
+    let tuple = tuple_of(tcp)?;
+    Ok(!tuple.is_to_itself() && is_here(tuple)?)
 }
 
 /// A name under which we wait. Given up on drop.

@@ -1,0 +1,31 @@
+//! For front ends that are not written in Rust, or wait in ways of their own.
+//!
+//! A [`RawStream`] goes beside a TCP socket that belongs to somebody else: a program that was never told of SMC-D and
+//! makes system calls on it. The front end stands between the two. As long as the connection is TCP, the program's calls
+//! reach the kernel as they are, and the stream is told of each: [`RawStream::begin_read`], [`RawStream::end_read`] and
+//! their like. Once both ends have agreed on rings ([`RawStream::has_rings`]), the calls have to be made on the stream.
+//!
+//! Nothing here starts a thread. What waits says so.
+
+mod awake;
+mod socket;
+mod stream;
+
+pub use self::{
+    awake::Awake,
+    socket::Socket,
+    stream::{Held, Polling, RawStream, SNAPSHOT},
+};
+/// To be called as long as the process has a single thread, if that can be. It costs next to nothing then, and lets peers
+/// give connections back to TCP ([`RawStream::demote`]) in microseconds; else that takes them some milliseconds.
+pub fn at_start() {
+    crate::dibs::order();
+}
+
+pub use crate::{
+    blocking::patience::Patience,
+    dibs::Cause,
+    smc::hybrid::{Baton, DemoteError, Left},
+    unix::generation::Generation,
+    unix::kept::{Kept, is_kept, kept, kept_within, move_aside},
+};

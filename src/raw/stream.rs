@@ -1,0 +1,507 @@
+//! `RawStream`: what goes beside a TCP socket of somebody else.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::Shutdown,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+};
+
+use bytes::BufMut;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Socket;
+use crate::{
+    FallbackReason, SmcConfig, Transport,
+    blocking::{
+        patience::Patience,
+        pollers,
+        waits::{self, Waits},
+    },
+    dibs::Cause,
+    smc::{
+        ByteCounts,
+        connection::{Connection, Progress},
+        hybrid::{Baton, Counts, DemoteError, Hybrid, Ring as _, Snapshot, Tcp as _},
+    },
+};
+
+/// Words that a process leaves to the next ([`Baton`]).
+pub const SNAPSHOT: usize = Snapshot::WORDS;
+
+/// What goes beside a TCP socket that belongs to somebody else; see [the module](super).
+///
+/// Any number of threads may use it at a time.
+#[derive(Debug)]
+pub struct RawStream {
+    waits: Waits<Socket>,
+    /// When a read that found nothing last asked the TCP connection whether it has ended, by the coarse clock.
+    asked: AtomicI64,
+    /// The TCP connection may have something to say that nobody has looked at.
+    has_tcp_news: AtomicBool,
+}
+
+impl RawStream {
+    /// Goes beside this socket.
+    pub fn new(socket: Socket, config: Arc<SmcConfig>) -> Self {
+        let tcp = Arc::new(socket);
+        let is_wanted = config.promotes();
+        let hybrid = Hybrid::with_counts(tcp.clone(), config.busy_poll, config, Counts::default());
+        if !is_wanted {
+            hybrid.stay(FallbackReason::Disabled);
+        }
+        Self { waits: Waits::new(hybrid, tcp), asked: AtomicI64::new(0), has_tcp_news: AtomicBool::new(true) }
+    }
+
+    /// The socket below.
+    pub fn socket(&self) -> &Socket {
+        &self.waits.tcp
+    }
+
+    /// True if it is certain that the connection stays TCP: nothing has to be told any more.
+    #[inline]
+    pub fn stays(&self) -> bool {
+        self.waits.hybrid.stays()
+    }
+
+    /// The connection stays TCP, as far as it still is.
+    ///
+    /// # Errors
+    /// `Unsupported` if bytes go by rings already.
+    pub fn stay(&self, reason: FallbackReason) -> io::Result<()> {
+        self.waits.hybrid.leave_to_application(true, true)?;
+        self.waits.hybrid.stay(reason);
+        Ok(())
+    }
+
+    /// Keeps the stream as it is, for a process that is about to fork. A handshake under way is broken off, and begins anew
+    /// later.
+    pub fn hold(&self) -> Held<'_> {
+        Held(self.waits.hold())
+    }
+
+    /// Lets go of it in the child, in which none of the parent's threads exist but this one.
+    pub fn in_child(&self, held: Held<'_>) {
+        self.waits.in_child(held.0);
+    }
+
+    /// Other processes are about to have the stream, too. As long as they do, nothing more is moved to rings; where bytes
+    /// go by rings already, all processes take turns, with this.
+    pub fn share(&self, baton: Box<dyn Baton>) {
+        self.waits.hybrid.share(baton);
+    }
+
+    /// True if other processes have the stream.
+    #[inline]
+    pub fn is_shared(&self) -> bool {
+        self.waits.hybrid.is_shared()
+    }
+
+    /// No other process has the stream any more.
+    ///
+    /// # Errors
+    /// `ConnectionReset` if one of them has died in the middle of something.
+    pub fn unshare(&self) -> io::Result<()> {
+        self.waits.hybrid.unshare()
+    }
+
+    /// The state at present, as the first thing that is left to another process.
+    pub fn snapshot(&self) -> [u64; SNAPSHOT] {
+        self.waits.hybrid.snapshot().to_words()
+    }
+
+    /// Gives the connection back to TCP, for good: afterwards the socket alone carries it ([`RawStream::stays`]). Returns
+    /// what came by the ring and was not read: it comes before what the socket brings. The peer's program need not do
+    /// anything.
+    ///
+    /// Threads that wait here for data wake up with the next that comes, those that wait for room within a tenth of a
+    /// second.
+    ///
+    /// # Errors
+    /// If that cannot be, after a second at most.
+    pub fn demote(&self) -> Result<Vec<u8>, DemoteError> {
+        self.waits.hybrid.demote()
+    }
+
+    /// Lets go of the stream, which another process goes on with: the peer is told nothing when this is dropped.
+    pub fn abandon(&self) {
+        self.waits.hybrid.abandon();
+    }
+
+    /// True once both ends have agreed on rings: from now on all calls have to be made here.
+    #[inline]
+    pub fn has_rings(&self) -> bool {
+        self.waits.hybrid.ring().is_some()
+    }
+
+    /// True once both directions go by the rings alone.
+    #[inline]
+    pub fn is_on_rings(&self) -> bool {
+        self.waits.hybrid.is_reading_ring() && self.waits.hybrid.is_writing_ring()
+    }
+
+    /// True once all that is written goes by the ring.
+    #[inline]
+    pub fn is_writing_ring(&self) -> bool {
+        self.waits.hybrid.is_writing_ring()
+    }
+
+    /// True once all that is to be read comes by the ring.
+    #[inline]
+    pub fn is_reading_ring(&self) -> bool {
+        self.waits.hybrid.is_reading_ring()
+    }
+
+    /// Goes on with the promotion if it is time to. True if both ends have just agreed on rings.
+    pub fn step(&self) -> bool {
+        if !self.waits.hybrid.step() {
+            return false;
+        }
+        if let Err(error) = self.waits.tcp.take_share() {
+            // Nothing was switched yet, and now nothing will be.
+            let _ = self.stay(FallbackReason::SideChannel(error.kind()));
+        }
+        true
+    }
+
+    /// The program is about to read from the socket, or to wait until it can. False if that is to be done here.
+    /// Otherwise [`RawStream::end_read`] has to follow.
+    pub fn begin_read(&self) -> bool {
+        self.waits.hybrid.begin_read()
+    }
+
+    /// The program has read so many bytes. True if it is time for a [`RawStream::step`].
+    pub fn end_read(&self, bytes: usize) -> bool {
+        self.waits.hybrid.end_read(bytes)
+    }
+
+    /// The program is about to write to the socket. False if that is to be done here. Otherwise
+    /// [`RawStream::end_write`] has to follow.
+    pub fn begin_write(&self) -> bool {
+        self.waits.hybrid.begin_write()
+    }
+
+    /// The program has written so many bytes. It is time for a [`RawStream::step`].
+    pub fn end_write(&self, bytes: usize) {
+        self.waits.hybrid.end_write(bytes);
+    }
+
+    /// Reads into `dst`, and waits for something to read if need be. Zero is the end.
+    ///
+    /// # Errors
+    /// As for TCP; `WouldBlock` if it takes too long, `Interrupted` by a signal.
+    #[inline]
+    pub fn read(&self, dst: &mut impl BufMut, patience: impl Fn() -> Patience) -> io::Result<usize> {
+        if let Some(ring) = self.waits.hybrid.ring().filter(|_| self.waits.hybrid.reads_ring()) {
+            match ring.connection().try_read(dst) {
+                Ok(Progress::Done(n)) => return Ok(n),
+                // What looks again and again need not ask the TCP connection each time whether it has ended.
+                Ok(Progress::Blocked) if patience() == Patience::Never && !self.is_time_to_ask() => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                _ => {}
+            }
+        }
+        self.waits.read(dst, patience)
+    }
+
+    /// Reads into the buffers, one after the other.
+    ///
+    /// # Errors
+    /// As [`RawStream::read`].
+    pub fn read_vectored(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        patience: impl FnOnce() -> Patience,
+    ) -> io::Result<usize> {
+        self.waits.read_vectored(bufs, patience)
+    }
+
+    /// As [`RawStream::read`], but leaves the bytes where they are.
+    ///
+    /// # Errors
+    /// As [`RawStream::read`].
+    pub fn peek(&self, dst: &mut impl BufMut, patience: impl FnOnce() -> Patience) -> io::Result<usize> {
+        self.waits.peek(dst, patience)
+    }
+
+    /// Writes the buffers, and waits for room for at least something if need be.
+    ///
+    /// # Errors
+    /// As for TCP; `WouldBlock` if it takes too long, `Interrupted` by a signal.
+    #[inline]
+    pub fn write(&self, bufs: &[IoSlice<'_>], patience: impl FnOnce() -> Patience) -> io::Result<usize> {
+        self.waits.write(bufs, patience)
+    }
+
+    /// For how many bytes there is room, at least one; waits for it if need be. If the bytes go by TCP, one is certain.
+    ///
+    /// # Errors
+    /// As [`RawStream::write`].
+    pub fn room(&self, patience: impl FnOnce() -> Patience) -> io::Result<usize> {
+        self.waits.wait_for_room(patience)?;
+        Ok(self.waits.hybrid.room().unwrap_or(1).max(1))
+    }
+
+    /// Sends one urgent byte (`MSG_OOB`); `by_tcp` does so if the bytes go by TCP.
+    ///
+    /// # Errors
+    /// As for TCP; `WouldBlock` if there is no room.
+    pub fn write_urgent(&self, byte: u8, by_tcp: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self.waits.hybrid.try_write_urgent(byte, by_tcp)? {
+            Progress::Done(_) => Ok(()),
+            Progress::Blocked | Progress::Eof => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Takes the peer's urgent byte, if it came by the ring.
+    ///
+    /// # Errors
+    /// If the peer broke the rules of the ring.
+    pub fn read_urgent(&self) -> io::Result<Option<u8>> {
+        self.waits.hybrid.try_read_urgent()
+    }
+
+    /// True if the next byte to be read is the urgent one.
+    pub fn is_at_mark(&self) -> bool {
+        self.connection().is_some_and(Connection::is_at_mark)
+    }
+
+    /// Shuts down the TCP connection and what goes beside it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if how != Shutdown::Read {
+            self.waits.hybrid.shutdown_write()?;
+        }
+        Ok(rustix::net::shutdown(
+            self.waits.tcp.socket(),
+            match how {
+                Shutdown::Read => rustix::net::Shutdown::Read,
+                Shutdown::Write => rustix::net::Shutdown::Write,
+                Shutdown::Both => rustix::net::Shutdown::Both,
+            },
+        )?)
+    }
+
+    /// Bytes that can be read at once.
+    pub fn unread(&self) -> usize {
+        self.waits.hybrid.unread()
+    }
+
+    /// True if a read would not wait: there are bytes, or the end, or an error.
+    ///
+    /// Takes no system call if the bytes come by the ring, unless the TCP connection has news
+    /// ([`RawStream::look_at_tcp`]).
+    pub fn is_readable(&self) -> bool {
+        // One that goes back to TCP makes the ring say that there is something to be looked at.
+        let alone = self
+            .connection()
+            .filter(|connection| !self.waits.hybrid.is_shared() && !connection.is_peer_back());
+        let Some(connection) = alone else { return self.waits.hybrid.is_readable() };
+        let on_ring = self.waits.hybrid.reads_ring();
+        if on_ring && connection.is_readable() {
+            return true;
+        }
+        // Taken before the look, so that what comes meanwhile is looked at again.
+        let has_news = self.has_tcp_news.swap(false, Ordering::AcqRel);
+        if !has_news && (on_ring || connection.unread().is_ok_and(|unread| unread == 0)) {
+            return false;
+        }
+        let is_readable = self.waits.hybrid.is_readable();
+        if is_readable {
+            self.has_tcp_news.store(true, Ordering::Release);
+        }
+        is_readable
+    }
+
+    /// True if a write would not wait.
+    pub fn is_writable(&self) -> bool {
+        self.waits.hybrid.is_writable()
+    }
+
+    /// Asks for a ring of the doorbell with the next news of this kind. Look for news once more afterwards, then sleep.
+    pub fn arm(&self, cause: Cause) {
+        if let Some(connection) = self.connection() {
+            connection.interrupt().arm(cause);
+        }
+    }
+
+    /// To be called before a thread polls the doorbell, and then to be armed: takes back the rings that have come so
+    /// far. The result goes when it has polled. Waits a moment for other threads that were rung.
+    pub fn enter(&self) -> Option<Polling<'_>> {
+        self.waits.hybrid.ring().map(|ring| Polling(ring.enter()))
+    }
+
+    /// Has somebody told when rings were taken back who waits for the doorbell by its edges, and may have missed them.
+    pub fn on_clear(&self, told: impl Fn() + Send + Sync + 'static) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.on_clear(told);
+        }
+    }
+
+    /// The doorbell: a descriptor that becomes readable with each ring, once there are rings.
+    pub fn doorbell(&self) -> Option<BorrowedFd<'_>> {
+        self.connection().map(|connection| connection.interrupt().as_fd())
+    }
+
+    /// Whoever waits for the doorbell by its edges will tell of its end ([`RawStream::bell_is_gone`]); it need not be
+    /// looked for now and then.
+    pub fn is_watched(&self) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.is_watched();
+        }
+    }
+
+    /// The doorbell has hung up: the peer's process has gone, or let go of it.
+    pub fn bell_is_gone(&self) {
+        if let Some(ring) = self.waits.hybrid.ring() {
+            ring.hangs_up();
+        }
+    }
+
+    /// Two words that the peer changes with all that it does. Reading them costs nothing; they mean nothing by themselves.
+    #[inline]
+    pub fn news(&self) -> (u64, u64) {
+        self.connection().map_or((0, 0), Connection::news)
+    }
+
+    /// True if the peer has said by the ring that it writes no more, or is gone.
+    pub fn has_peer_ended(&self) -> bool {
+        self.connection().is_some_and(Connection::has_peer_ended)
+    }
+
+    /// The TCP connection has news: the next look at the stream includes it.
+    pub fn look_at_tcp(&self) {
+        self.has_tcp_news.store(true, Ordering::Release);
+    }
+
+    /// True once in each tick of the coarse clock (some milliseconds): who never sleeps can be told by nobody that the
+    /// TCP connection has news.
+    pub fn is_time_to_ask(&self) -> bool {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let now = now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec);
+        self.asked.swap(now, Ordering::Relaxed) != now
+    }
+
+    fn connection(&self) -> Option<&Connection> {
+        self.waits.hybrid.ring().map(|ring| ring.connection())
+    }
+
+    /// How the bytes travel at present, and why if it is TCP.
+    pub fn transport(&self) -> Transport {
+        self.waits.hybrid.transport()
+    }
+
+    /// Payload bytes that went by rings.
+    pub fn byte_counts(&self) -> ByteCounts {
+        self.waits.hybrid.byte_counts()
+    }
+}
+
+/// A stream in which nothing is under way.
+#[derive(Debug)]
+#[must_use]
+pub struct Held<'a>(waits::Held<'a>);
+
+/// A thread among those that poll a doorbell, until dropped.
+#[derive(Debug)]
+pub struct Polling<'a>(#[allow(dead_code)] pollers::Polling<'a>);
+
+/// The TCP socket.
+impl AsFd for RawStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.waits.tcp.socket()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{Promotion, Stack, dibs::loopback::DmbLimits};
+
+    fn patience() -> Patience {
+        Patience::of(Some(Duration::from_secs(20)))
+    }
+
+    /// Two streams on rings, and their sockets.
+    fn on_rings() -> ([RawStream; 2], [TcpStream; 2]) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let sockets = [client, listener.accept().unwrap().0];
+        let streams = sockets.each_ref().map(|socket| {
+            let stack = Stack::with_loopback(DmbLimits::default()).unwrap();
+            let config = SmcConfig::new().promotion(Promotion::Eager).stack(stack);
+            RawStream::new(Socket::of(socket), Arc::new(config))
+        });
+        while !streams.iter().all(RawStream::is_on_rings) {
+            for (from, to) in [(0, 1), (1, 0)] {
+                streams[from].write(&[IoSlice::new(b"x")], patience).unwrap();
+                assert_eq!(streams[to].read(&mut &mut [0; 9][..], patience).unwrap(), 1);
+            }
+        }
+        (streams, sockets)
+    }
+
+    fn read(stream: &RawStream) -> Vec<u8> {
+        let mut buf = Vec::new();
+        stream.read(&mut (&mut buf).limit(100), patience).unwrap();
+        buf
+    }
+
+    #[test]
+    fn what_is_given_back_is_plain_tcp_at_both_ends() {
+        let ([a, b], [mut socket, _other]) = on_rings();
+        b.write(&[IoSlice::new(b"unread")], patience).unwrap();
+        assert_eq!(a.demote().unwrap(), b"unread");
+        assert!(a.stays() && !b.stays());
+        drop(a);
+        assert!(!b.is_readable(), "nothing has come");
+        socket.write_all(b"by tcp").unwrap();
+        assert!(b.is_readable() && b.is_writable());
+        assert_eq!(b.unread(), 6);
+        assert_eq!(read(&b), b"by tcp");
+        assert!(!b.is_readable());
+        b.write(&[IoSlice::new(b"answer")], patience).unwrap();
+        assert!(b.stays(), "both directions have gone back");
+        let mut answer = [0; 6];
+        socket.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"answer");
+    }
+
+    #[test]
+    fn who_waits_goes_on() {
+        let ([a, b], [mut socket, _other]) = on_rings();
+        let much = vec![1; 20_000_000];
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| read(&b));
+            let writer = scope.spawn(|| {
+                let mut rest = &much[..];
+                while !rest.is_empty() {
+                    rest = &rest[b.write(&[IoSlice::new(rest)], patience).unwrap()..];
+                }
+            });
+            thread::sleep(Duration::from_millis(20));
+            let mut got = a.demote().unwrap();
+            socket.write_all(b"by tcp").unwrap();
+            assert_eq!(reader.join().unwrap(), b"by tcp");
+            let from = got.len();
+            got.resize(much.len(), 0);
+            socket.read_exact(&mut got[from..]).unwrap();
+            assert!(got == much);
+            writer.join().unwrap();
+        });
+        assert!(b.stays());
+    }
+}
