@@ -9,6 +9,7 @@
 mod clock;
 pub(crate) mod contender;
 pub(crate) mod cpu;
+pub(crate) mod figures;
 pub(crate) mod peer;
 pub(crate) mod process;
 mod ring;

@@ -25,10 +25,12 @@ use crate::{
     common::{
         Clock, Job, Peer, Result, Stream,
         contender::{SMCD_EAGER, TCP},
-        cpu, peer,
+        cpu,
+        figures::median_of,
+        peer,
     },
     plan::Plan,
-    rows::{Key, Samples, median_of},
+    rows::{Key, Samples},
 };
 
 pub(crate) const BENCH: &str = "promotion";

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::common::Contender;
+use crate::common::{Contender, figures::median_of};
 
 /// One figure of the report.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -47,13 +47,6 @@ impl Samples {
     pub(crate) fn into_rows(self) -> Vec<Row> {
         self.0.into_iter().map(|(key, values)| row(key, values)).collect()
     }
-}
-
-/// The median of at least one value; sorts them.
-pub(crate) fn median_of(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
 }
 
 fn row(key: Key, mut values: Vec<f64>) -> Row {

@@ -12,10 +12,12 @@ use crate::{
     common::{
         Clock, Contender, Job, Peer, Result, Stream,
         contender::{SMCD, TCP},
-        cpu, peer,
+        cpu,
+        figures::median_of,
+        peer,
     },
     plan::Plan,
-    rows::{Key, Samples, median_of},
+    rows::{Key, Samples},
 };
 
 pub(crate) const BENCH: &str = "short";

@@ -4,11 +4,12 @@ use crate::{
     common::{
         Contender,
         contender::{RING, SMCD, SMCD_BUSY_POLL, SMCD_EAGER, SMCD_SLEEP, TCP, TCP_NODELAY, UNIX},
+        figures::{cell, render},
     },
     many, promotion, round_trip,
     rows::{Row, median},
     short,
-    table::{Metric, cell, render},
+    table::Metric,
     throughput,
 };
 

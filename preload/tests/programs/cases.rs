@@ -102,7 +102,8 @@ cases! {
     idle: "who waits uses no processor time", KeepsSmcd;
     other_sockets: "UDP, unix sockets and pipes beside a connection", KeepsSmcd;
     no_descriptors: "no descriptors left, before the promotion", StaysTcp;
-    no_memory: "no memory for buffers", NotYet;
+    no_memory: "no memory for buffers", StaysTcp;
+    small_files: "a limit for the size of files (RLIMIT_FSIZE)", StaysTcp;
     static_binary: "static binaries", StaysTcp;
     io_uring: "processes that use io_uring", StaysTcp;
 }

@@ -28,6 +28,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>, scratch: &Scratch, mode: Mode,
     if mode.accelerates(end) {
         command.env("LD_PRELOAD", shim::path());
         command.env("SMCD_PROMOTION", mode.policy()).env(shim::TRACE, scratch.trace_file());
+        command.envs(scratch.settings().iter().copied());
     }
     command
 }

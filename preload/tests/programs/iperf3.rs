@@ -53,7 +53,7 @@ fn measure(mode: Mode, options: &[&str], streams: usize) {
 }
 
 /// True if somebody listens at this port of 127.0.0.1.
-fn listens(port: &str) -> bool {
+pub(crate) fn listens(port: &str) -> bool {
     let address = format!("0100007F:{:04X}", port.parse::<u16>().expect("a number"));
     let sockets = std::fs::read_to_string("/proc/net/tcp").expect("/proc");
     sockets.lines().any(|line| {

@@ -7,6 +7,7 @@
 mod case;
 mod cases;
 mod command;
+mod idle;
 mod iperf3;
 mod matrix;
 mod memcached;
@@ -15,7 +16,10 @@ mod nginx;
 mod postgres;
 mod python;
 mod redis;
+#[allow(dead_code, reason = "the bench uses the rest")]
 mod scratch;
 mod shim;
 mod sockperf;
+#[allow(dead_code, reason = "the bench uses the rest")]
+mod ticks;
 mod trace;

@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// In the foreground, so that its end is seen.
-struct Nginx {
+pub(crate) struct Nginx {
     master: Running,
-    scratch: Scratch,
+    pub(crate) scratch: Scratch,
     mode: Mode,
     port: u16,
 }
@@ -23,17 +23,14 @@ const LARGE: usize = 100 << 20;
 
 impl Nginx {
     /// `user` is that of the workers.
-    fn start(name: &str, mode: Mode, user: &str) -> Option<Self> {
+    pub(crate) fn start(scratch: impl Into<Scratch>, mode: Mode, user: &str) -> Option<Self> {
         if !are_here(&["nginx", "curl"]) {
             return None;
         }
-        let (scratch, port) = (Scratch::new(name), free_port());
+        let (scratch, port) = (scratch.into(), free_port());
         let config = scratch.write("nginx.conf", config(&scratch, port, user));
         fs::create_dir(scratch.path("root")).expect("created");
         scratch.write("root/small", "small file\n");
-        let large: Vec<u8> =
-            (0..LARGE as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
-        scratch.write("root/large", large);
         let mut command = command(find("nginx")?, &scratch, mode, End::Server);
         command.arg("-e").arg(scratch.path("error.log")).arg("-c").arg(config).arg("-p").arg(scratch.dir());
         let streams = fs::File::create(scratch.path("streams")).expect("created");
@@ -43,7 +40,16 @@ impl Nginx {
         Some(Self { master, scratch, mode, port })
     }
 
-    fn url(&self, path: &str) -> String {
+    /// The same with a large file to serve.
+    fn start_with_large_file(name: &str, mode: Mode, user: &str) -> Option<Self> {
+        let nginx = Self::start(name, mode, user)?;
+        let large: Vec<u8> =
+            (0..LARGE as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+        nginx.scratch.write("root/large", large);
+        Some(nginx)
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}/{path}", self.port)
     }
 
@@ -72,7 +78,7 @@ impl Nginx {
     }
 
     /// Ends it gracefully; fails the test if it leaves anything, or has complained.
-    fn quit(mut self) {
+    pub(crate) fn quit(mut self) {
         self.master.signal(Signal::QUIT);
         let status = self.master.wait(Duration::from_secs(60)).expect("it ends");
         assert!(status.success(), "{status}");
@@ -111,7 +117,7 @@ fn config(scratch: &Scratch, port: u16, user: &str) -> String {
 in_each_mode! { large_file keep_alive load reload quit_gracefully other_user }
 
 fn large_file(mode: Mode) {
-    let Some(nginx) = Nginx::start("nginx-large", mode, "root") else { return };
+    let Some(nginx) = Nginx::start_with_large_file("nginx-large", mode, "root") else { return };
     for path in ["large", "sendfile/large"] {
         let (mut command, file) = nginx.curl(path, "got", &[]);
         run(&mut command, b"", 120).success();
@@ -175,7 +181,7 @@ fn load(mode: Mode) {
 
 /// A download goes on with the old worker while new ones take over.
 fn reload(mode: Mode) {
-    let Some(nginx) = Nginx::start("nginx-reload", mode, "root") else { return };
+    let Some(nginx) = Nginx::start_with_large_file("nginx-reload", mode, "root") else { return };
     let before = nginx.workers();
     let (mut slow, file) = nginx.curl("sendfile/large", "slow", &["--limit-rate", "50M"]);
     let mut download = Running::start(&mut slow);
@@ -197,7 +203,7 @@ fn reload(mode: Mode) {
 
 /// The end waits for a download.
 fn quit_gracefully(mode: Mode) {
-    let Some(nginx) = Nginx::start("nginx-quit", mode, "root") else { return };
+    let Some(nginx) = Nginx::start_with_large_file("nginx-quit", mode, "root") else { return };
     let (mut slow, file) = nginx.curl("large", "slow", &["--limit-rate", "50M"]);
     let mut download = Running::start(&mut slow);
     until("the download has begun", || fs::metadata(&file).is_ok_and(|file| file.len() > 0));
@@ -211,7 +217,7 @@ fn quit_gracefully(mode: Mode) {
 
 /// Workers under another user than the master, who has made the socket: whether that is promoted is not said.
 fn other_user(mode: Mode) {
-    let Some(nginx) = Nginx::start("nginx-user", mode, "www-data") else { return };
+    let Some(nginx) = Nginx::start_with_large_file("nginx-user", mode, "www-data") else { return };
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can become another user");
         return;

@@ -8,21 +8,21 @@ use crate::{
     scratch::Scratch,
 };
 
-struct Postgres {
+pub(crate) struct Postgres {
     server: Running,
-    scratch: Scratch,
+    pub(crate) scratch: Scratch,
     mode: Mode,
     port: String,
 }
 
 impl Postgres {
     /// A cluster of its own, `None` if there is no PostgreSQL.
-    fn start(name: &str, mode: Mode) -> Option<Self> {
+    pub(crate) fn start(scratch: impl Into<Scratch>, mode: Mode) -> Option<Self> {
         let Some(programs) = programs() else {
             eprintln!("SKIPPED: no PostgreSQL, or not root and nobody named postgres");
             return None;
         };
-        let (scratch, port) = (Scratch::new(name), free_port().to_string());
+        let (scratch, port) = (scratch.into(), free_port().to_string());
         let data = scratch.path("data");
         fs::create_dir(&data).expect("created");
         run(Command::new("chown").arg("postgres").arg(scratch.dir()).arg(&data), b"", 20).success();
@@ -30,8 +30,9 @@ impl Postgres {
         make.args(["--auth", "trust", "--no-sync", "--no-locale", "--encoding", "UTF8", "--pgdata"])
             .arg(&data);
         run(&mut make, b"", 120).success();
+        let sockets = format!("unix_socket_directories={}", scratch.dir().display());
         let mut serve = as_postgres(&scratch, mode, programs.join("postgres"));
-        serve.arg("-D").arg(&data).args(["-p", &port, "-h", "127.0.0.1", "-c", "unix_socket_directories="]);
+        serve.arg("-D").arg(&data).args(["-p", &port, "-h", "127.0.0.1", "-c", &sockets]);
         serve.args(["-c", "fsync=off", "-c", "max_connections=60", "-c", "shared_buffers=32MB"]);
         let log = fs::File::create(scratch.path("log")).expect("created");
         let server = Running::start(serve.stdout(log.try_clone().expect("a descriptor")).stderr(log));
@@ -43,7 +44,7 @@ impl Postgres {
     }
 
     /// A program that speaks with it.
-    fn client(&self, program: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn client(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = command(program, &self.scratch, self.mode, End::Client);
         command.env("PGHOST", "127.0.0.1").env("PGPORT", &self.port).env("PGUSER", "postgres");
         command.env("PGDATABASE", "postgres").args(arguments);
@@ -57,7 +58,7 @@ impl Postgres {
     }
 
     /// Ends it, which waits for its children; nothing is left.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.server.signal(rustix::process::Signal::INT);
         let status = self.server.wait(Duration::from_secs(60)).expect("it ends");
         assert!(status.success() && self.scratch.becomes_empty(Duration::from_secs(20)), "{status}");

@@ -9,18 +9,21 @@ use crate::{
 };
 
 /// A server in the background, as it does that itself; `None` if it is not here.
-struct Redis {
-    scratch: Scratch,
+pub(crate) struct Redis {
+    pub(crate) scratch: Scratch,
     mode: Mode,
-    port: String,
+    pub(crate) port: String,
 }
 
+/// Where it listens beside its port; in its directory.
+pub(crate) const UNIX_SOCKET: &str = "redis.sock";
+
 impl Redis {
-    fn start(name: &str, mode: Mode) -> Option<Self> {
+    pub(crate) fn start(scratch: impl Into<Scratch>, mode: Mode) -> Option<Self> {
         if !are_here(&["redis-server", "redis-cli", "redis-benchmark"]) {
             return None;
         }
-        let redis = Self { scratch: Scratch::new(name), mode, port: free_port().to_string() };
+        let redis = Self { scratch: scratch.into(), mode, port: free_port().to_string() };
         redis.launch();
         Some(redis)
     }
@@ -30,7 +33,16 @@ impl Redis {
         let mut command = command("redis-server", &self.scratch, self.mode, End::Server);
         command.args(["--bind", "127.0.0.1", "--port", &self.port, "--daemonize", "yes"]);
         command.args(["--dir", "."]).arg("--logfile").arg(self.scratch.path("redis.log"));
-        command.args(["--save", "", "--maxclients", "4000", "--enable-debug-command", "yes"]);
+        command.args([
+            "--save",
+            "",
+            "--unixsocket",
+            UNIX_SOCKET,
+            "--maxclients",
+            "4000",
+            "--enable-debug-command",
+            "yes",
+        ]);
         // It would complain of the machine's settings.
         command.args(["--ignore-warnings", "ARM64-COW-BUG"]);
         let done = run(&mut command, b"", 60);
@@ -56,7 +68,7 @@ impl Redis {
 
     /// A field of INFO.
     #[track_caller]
-    fn info(&self, name: &str) -> String {
+    pub(crate) fn info(&self, name: &str) -> String {
         let info = self.ask(&["INFO", "everything"]);
         let field = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         field.unwrap_or_else(|| panic!("no {name} in {info}")).trim().to_owned()
@@ -82,7 +94,7 @@ impl Redis {
     }
 
     /// Ends the server, and fails the test if it leaves anything.
-    fn shut_down(self) {
+    pub(crate) fn shut_down(self) {
         let done = run(&mut self.client(&["SHUTDOWN", "NOSAVE"]), b"", 60);
         assert_eq!((done.status.code(), done.stderr.as_str()), (Some(0), ""));
         assert!(self.scratch.becomes_empty(Duration::from_secs(20)), "it does not end");

@@ -16,7 +16,17 @@ use crate::{mode::Mode, shim, trace::Trace};
 
 /// Programs are started in the directory and stay in it, daemons too: so all that a test started is found again by its
 /// working directory, whoever its parent is. At the end nothing is left of either, also if the test failed.
-pub(crate) struct Scratch(PathBuf);
+pub(crate) struct Scratch {
+    dir: PathBuf,
+    /// What else the library is told here, by environment variables.
+    settings: Vec<(&'static str, &'static str)>,
+}
+
+impl From<&str> for Scratch {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
 
 impl Scratch {
     /// Not in the target directory: programs under another user have to get there.
@@ -27,20 +37,29 @@ impl Scratch {
         fs::create_dir(&dir).expect("a new directory");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("own directory");
         // As /proc has it, without symbolic links.
-        let scratch = Self(dir.canonicalize().expect("just made"));
+        let scratch = Self { dir: dir.canonicalize().expect("just made"), settings: Vec::new() };
         let trace = scratch.write("trace", "");
         // For those too who become another user.
         fs::set_permissions(trace, fs::Permissions::from_mode(0o666)).expect("own file");
         scratch
     }
 
+    pub(crate) fn set(mut self, settings: &[(&'static str, &'static str)]) -> Self {
+        self.settings.extend(settings);
+        self
+    }
+
+    pub(crate) fn settings(&self) -> &[(&'static str, &'static str)] {
+        &self.settings
+    }
+
     pub(crate) fn dir(&self) -> &Path {
-        &self.0
+        &self.dir
     }
 
     /// A file in it.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.dir.join(name)
     }
 
     /// What a file in it contains; nothing if it is not there.
@@ -87,10 +106,12 @@ impl Scratch {
     }
 
     /// Processes that run in it.
-    fn processes(&self) -> Vec<Pid> {
+    pub(crate) fn processes(&self) -> Vec<Pid> {
         let entries = fs::read_dir("/proc").expect("/proc").flatten();
         entries
-            .filter(|entry| fs::read_link(entry.path().join("cwd")).is_ok_and(|dir| dir.starts_with(&self.0)))
+            .filter(|entry| {
+                fs::read_link(entry.path().join("cwd")).is_ok_and(|dir| dir.starts_with(&self.dir))
+            })
             .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
             .collect()
     }
@@ -122,6 +143,6 @@ impl Drop for Scratch {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -30,11 +30,12 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 pub use demotion::DemoteError;
+use rustix::time::{ClockId, clock_gettime};
 pub use snapshot::{Baton, Left};
 pub(crate) use snapshot::{Held, Snapshot};
 #[cfg(feature = "tokio")]
@@ -62,6 +63,16 @@ const EAGER_CALLS: u32 = 16;
 
 /// At least one of so many calls looks at the side channel.
 const RARE_CALLS: u32 = 256;
+
+/// Between looks that time is the reason for, in nanoseconds: at first, and at most.
+const LEAST_PAUSE: u64 = 500_000;
+const MOST_PAUSE: u64 = 100_000_000;
+
+/// Nanoseconds of a clock that costs next to nothing, and moves on every few milliseconds.
+fn coarse_clock() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
+}
 
 /// A pair of rings in the hands of a front end.
 pub(crate) trait Ring: Sized {
@@ -112,6 +123,9 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     tally: Tally,
     /// Calls since the handshake last went on.
     calls: AtomicU32,
+    /// When time alone is reason enough to look again, and how long it will be till then, by the coarse clock.
+    next_look: AtomicU64,
+    pause: AtomicU64,
     negotiation: Mutex<Option<Box<Negotiation>>>,
     reason: Mutex<FallbackReason>,
     /// Copies of what the two mutexes hold, for a quick look. True once, if ever, and perhaps not to the end.
@@ -150,6 +164,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             phase: AtomicU8::new(Phase::Counting as u8),
             tally: Tally::new(),
             calls: AtomicU32::new(0),
+            next_look: AtomicU64::new(0),
+            pause: AtomicU64::new(LEAST_PAUSE),
             negotiation: Mutex::new(None),
             reason: Mutex::new(FallbackReason::NotYet),
             reads_ring: AtomicBool::new(false),
@@ -278,10 +294,28 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.shared.load(Ordering::Acquire)
     }
 
-    /// Looking costs a system call: often at first, then less and less.
+    /// Looking costs a system call: often at first, then less and less, both by calls and by time. By calls alone, one
+    /// that makes many at a time would be done with its looks before the other end has had the time for one.
     fn is_time_to_look(&self) -> bool {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        calls <= EAGER_CALLS || calls.is_power_of_two() || calls.is_multiple_of(RARE_CALLS)
+        if calls <= EAGER_CALLS || calls.is_power_of_two() || calls.is_multiple_of(RARE_CALLS) {
+            return true;
+        }
+        let now = coarse_clock();
+        let is_due = now >= self.next_look.load(Ordering::Relaxed);
+        if is_due {
+            let pause = self.pause.load(Ordering::Relaxed).clamp(LEAST_PAUSE, MOST_PAUSE);
+            self.next_look.store(now + pause, Ordering::Relaxed);
+            self.pause.store(pause * 2, Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    /// The handshake goes on: the next step will not be long.
+    fn look_soon(&self) {
+        self.calls.store(0, Ordering::Relaxed);
+        self.pause.store(LEAST_PAUSE, Ordering::Relaxed);
+        self.next_look.store(0, Ordering::Relaxed);
     }
 
     #[cold]
@@ -310,7 +344,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         match under_way.step() {
             Step::Waiting => false,
             Step::Progress => {
-                self.calls.store(0, Ordering::Relaxed);
+                self.look_soon();
                 false
             }
             Step::Established(established) => {

@@ -168,7 +168,7 @@ static bool is_promoted(pid_t pid) {
     bool found = false;
     while (!found && fgets(line, sizeof line, trace)) {
         int of, len = 0;
-        found = sscanf(line, "smcd: %d promoted%n", &of, &len) == 1 && len && of == pid;
+        found = sscanf(line, "smcd: %d %*d promoted%n", &of, &len) == 1 && len && of == pid;
     }
     fclose(trace);
     return found;

@@ -3,7 +3,7 @@ import asyncio
 import hashlib
 import sys
 
-CONNECTIONS, SIZE = 20, 2_000_000
+CONNECTIONS, SIZE = 10, 8_000_000
 
 
 async def echo(reader, writer):
