@@ -67,6 +67,13 @@ fn streams() -> Vec<(Arc<Stream>, Vec<c_int>)> {
     found.into_values().collect()
 }
 
+/// Gives all connections back to TCP that there are.
+pub(crate) fn give_back(why: &str) {
+    for (stream, _) in streams() {
+        stream.leaves_us(why);
+    }
+}
+
 extern "C" fn before() {
     if !process::is_ours() {
         return;

@@ -212,6 +212,12 @@ impl Stream {
         }
     }
 
+    /// As [`Stream::leaves_us`].
+    pub(crate) fn leaves_us_wholly(&self, why: &str) -> bool {
+        self.leaves_us(why);
+        true
+    }
+
     /// Goes on with the promotion if it is time to.
     pub(crate) fn step(self: &Arc<Self>) {
         if settings::may_promote() && self.raw.step() {
@@ -365,7 +371,15 @@ impl Stream {
                 room.put_slice(std::slice::from_ref(&byte).get(..room.remaining_mut().min(1)).unwrap_or(&[]));
                 Ok(1)
             }
-            _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            Some(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            // One that was sent by TCP.
+            None => {
+                let mut byte = [0; 1];
+                let flags = RecvFlags::from_bits_retain(flags.cast_unsigned());
+                let (n, _) = rustix::net::recv(self.raw.as_fd(), &mut byte[..], flags)?;
+                room.put_slice(byte.get(..n.min(room.remaining_mut())).unwrap_or(&[]));
+                Ok(n)
+            }
         }
     }
 

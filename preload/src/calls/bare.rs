@@ -2,11 +2,12 @@
 
 use libc::{c_int, c_long, c_void};
 
-use crate::{fork, process, real::hook, settings};
+use crate::{errno, fork, process, real::hook, settings};
 
 fn rings_of_the_kernel() {
     if process::is_ours() {
         settings::switch_off("the program uses io_uring");
+        errno::quietly(|| fork::give_back("the program uses io_uring"));
     }
 }
 
@@ -20,7 +21,7 @@ hook! {
             }
             #[cfg(target_arch = "x86_64")]
             libc::SYS_fork => true,
-            libc::SYS_clone => a & libc::CLONE_VM as usize == 0,
+            libc::SYS_clone => makes_copy(a as c_int),
             _ => false,
         };
         if !makes_copy {
@@ -28,6 +29,16 @@ hook! {
         }
         fork::around(|| kernel(number, a, b, c, d, e, f))
     }
+}
+
+/// True for a process with memory of its own. If it has the descriptors in common with us, each of us learns of what
+/// the other does to them too late.
+fn makes_copy(flags: c_int) -> bool {
+    let makes_copy = flags & libc::CLONE_VM == 0;
+    if makes_copy && flags & libc::CLONE_FILES != 0 && process::is_ours() {
+        errno::quietly(|| fork::give_back("another process has the same descriptors"));
+    }
+    makes_copy
 }
 
 /// What a program does in a clone of its own.
@@ -50,7 +61,7 @@ hook! {
         work: extern "C" fn(*mut c_void) -> c_int, stack: *mut c_void, flags: c_int, argument: *mut c_void,
         parent: usize, storage: usize, child: usize
     ) -> c_int, kernel => {
-        if flags & libc::CLONE_VM != 0 || stack.is_null() {
+        if !makes_copy(flags) || stack.is_null() {
             return kernel(work, stack, flags, argument, parent, storage, child);
         }
         let mut own = Work { work, argument };

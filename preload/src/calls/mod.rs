@@ -2,12 +2,16 @@
 
 mod bare;
 mod epoll;
+mod exec;
 mod life;
 mod move_bytes;
 mod numbers;
 mod options;
 mod poll;
 mod read;
+mod rights;
+mod stdio;
+mod variadic;
 mod write;
 
 use libc::ssize_t;

@@ -28,7 +28,14 @@ pub(super) fn leave(fd: c_int) {
 
 /// A descriptor has become the same as another.
 pub(super) fn join(old: c_int, new: c_int) {
-    if table::kind(old) == Kind::Other || !process::is_ours() {
+    if table::kind(old) == Kind::Other {
+        return;
+    }
+    if !process::is_ours() {
+        // Not a descriptor of ours, but one that a child makes of it for another program.
+        if let Some(stream) = table::stream(old) {
+            errno::quietly(|| stream.leaves_us("a child makes a copy of it"));
+        }
         return;
     }
     errno::quietly(|| match table::entry(old).as_deref().and_then(|entry| entry.as_deref()) {

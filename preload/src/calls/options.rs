@@ -5,7 +5,12 @@ use std::ffi::c_ulong;
 use libc::{c_int, c_void, rlimit, socklen_t};
 
 use super::numbers::join;
-use crate::{errno, real::hook, settings, table};
+use crate::{
+    errno,
+    real::hook,
+    settings,
+    table::{self, Kind},
+};
 
 /// Bytes that were sent and not yet acknowledged (`SIOCOUTQ`), and those not yet sent (`SIOCOUTQNSD`).
 const SIOCOUTQ: c_ulong = 0x5411;
@@ -14,16 +19,17 @@ const SIOCOUTQNSD: c_ulong = 0x894b;
 const SIOCATMARK: c_ulong = 0x8905;
 
 /// `fcntl`, whose third argument is a number or an address: both come in the same register here.
-fn control(fd: c_int, command: c_int, kernel: impl FnOnce() -> c_int) -> c_int {
+fn control(fd: c_int, command: c_int, argument: usize, kernel: impl FnOnce() -> c_int) -> c_int {
     let result = kernel();
     if result < 0 {
         return result;
     }
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => join(fd, result),
+        libc::F_SETFL if argument & libc::O_ASYNC as usize != 0 => leaves(fd, SIGNALS),
         libc::F_SETFL => has_changed(fd),
         // Signals for what comes by the ring are sent by nobody.
-        libc::F_SETOWN | F_SETOWN_EX | F_SETSIG => leaves(fd, "signals are wanted of it"),
+        libc::F_SETOWN | F_SETOWN_EX | F_SETSIG => leaves(fd, SIGNALS),
         _ => {}
     }
     result
@@ -33,9 +39,14 @@ fn control(fd: c_int, command: c_int, kernel: impl FnOnce() -> c_int) -> c_int {
 const F_SETSIG: c_int = 10;
 const F_SETOWN_EX: c_int = 15;
 
+const SIGNALS: &str = "signals are wanted of it";
+
+/// A socket that is not connected yet will be none of ours.
 fn leaves(fd: c_int, why: &str) {
-    if let Some(stream) = table::stream(fd) {
-        errno::quietly(|| stream.leaves_us(why));
+    match table::stream(fd) {
+        Some(stream) => drop(errno::quietly(|| stream.leaves_us(why))),
+        None if table::kind(fd) == Kind::Socket => drop(table::take(fd)),
+        None => {}
     }
 }
 
@@ -48,18 +59,21 @@ fn has_changed(fd: c_int) {
 hook! {
     /// `fcntl`
     fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int, kernel =>
-        control(fd, command, || kernel(fd, command, argument))
+        control(fd, command, argument, || kernel(fd, command, argument))
 }
 
 hook! {
     /// `fcntl64`
     fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int, kernel =>
-        control(fd, command, || kernel(fd, command, argument))
+        control(fd, command, argument, || kernel(fd, command, argument))
 }
 
 hook! {
     /// `ioctl`
     fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int, kernel => {
+        if request == libc::FIOASYNC {
+            leaves(fd, SIGNALS);
+        }
         let Some(stream) = table::stream(fd).filter(|stream| stream.raw.has_rings()) else {
             return kernel(fd, request, argument);
         };

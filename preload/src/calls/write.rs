@@ -7,7 +7,7 @@ use std::{
 
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::{by_rings, moved, read::total};
+use super::{by_rings, moved, read::total, rights};
 use crate::{
     errno, iov,
     real::hook,
@@ -23,6 +23,10 @@ fn transmit(
     rings: impl FnOnce(&Arc<Stream>) -> io::Result<usize>,
 ) -> ssize_t {
     let Some(stream) = table::stream(fd) else { return kernel() };
+    if flags & libc::MSG_OOB != 0 {
+        // Signals, marks and the place of the byte are the kernel's.
+        errno::quietly(|| stream.leaves_us("it sends urgent data"));
+    }
     match errno::quietly(|| stream.way_out()) {
         Some(Way::Counted) => {
             if flags & (libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN) != 0 {
@@ -99,7 +103,12 @@ fn send_message(stream: &Stream, message: *const msghdr, flags: c_int) -> io::Re
 hook! {
     /// `sendmsg`
     fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t, kernel => transmit(
-        fd, flags, || kernel(fd, message, flags),
+        fd, flags,
+        // SAFETY: the program passes it to `sendmsg`.
+        || match unsafe { rights::hand_over(message) } {
+            Ok(()) => kernel(fd, message, flags),
+            Err(error) => errno::bytes(Err(error)),
+        },
         |stream| send_message(stream, message, flags),
     )
 }
@@ -107,7 +116,15 @@ hook! {
 hook! {
     /// `sendmmsg`
     fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int, kernel => {
-        let Some(stream) = table::stream(fd) else { return kernel(fd, messages, count, flags) };
+        let Some(stream) = table::stream(fd) else {
+            for at in 0..count as usize {
+                // SAFETY: the program passes so many to `sendmmsg`.
+                if let Err(error) = unsafe { rights::hand_over(&raw const (*messages.add(at)).msg_hdr) } {
+                    return errno::fail(errno::of(&error));
+                }
+            }
+            return kernel(fd, messages, count, flags);
+        };
         match errno::quietly(|| stream.way_out()) {
             Some(Way::Counted) => {
                 let result = kernel(fd, messages, count, flags);

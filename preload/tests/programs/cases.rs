@@ -81,11 +81,11 @@ cases! {
     closed_meanwhile: "shutdown while another thread waits", KeepsSmcd;
     signals: "signals during calls that wait, with and without SA_RESTART", KeepsSmcd;
     sigio: "signal-driven input (O_ASYNC)", NotYet;
-    stdio: "streams of the C library (fdopen), dprintf", NotYet;
+    stdio: "streams of the C library (fdopen), dprintf", KeepsSmcd;
     send_file: "sendfile to a connection, splice to and from it", KeepsSmcd;
     many_messages: "recvmmsg and sendmmsg", KeepsSmcd;
     vectors: "readv, writev, recvmsg, sendmsg, recvfrom, sendto", KeepsSmcd;
-    fortified: "the checking variants of the calls (`__recv_chk` and others)", NotYet;
+    fortified: "the checking variants of the calls (`__recv_chk` and others)", KeepsSmcd;
     bad_arguments: "bad addresses, bad descriptors, calls that sockets do not know", NotYet;
     fill_and_drain: "O_NONBLOCK, FIONBIO, MSG_DONTWAIT: full and empty", KeepsSmcd;
     corked: "TCP_CORK, MSG_MORE, TCP_NODELAY", KeepsSmcd;
