@@ -82,8 +82,11 @@ impl<T: Tcp> Waits<T> {
             return Ok(0);
         }
         self.wait_for_data(patience, &mut |look| match look {
-            Look::Ring(connection) => connection.try_peek(dst).or_else(|_| self.hybrid.try_peek(dst)),
-            Look::All => self.hybrid.try_peek(dst),
+            // What is looked at may go on by TCP.
+            Look::Ring(connection) if !connection.is_last() => {
+                connection.try_peek(dst).or_else(|_| self.hybrid.try_peek(dst))
+            }
+            _ => self.hybrid.try_peek(dst),
         })
     }
 

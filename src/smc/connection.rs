@@ -94,6 +94,8 @@ pub(crate) struct Connection {
     close_as_abort: OnceLock<bool>,
     meter: Meter,
     abandoned: AtomicBool,
+    /// What is in our ring is the last that ever will be; see [`Connection::leave`].
+    left: AtomicBool,
 }
 
 /// What the peer has to know of the sender besides its cursor.
@@ -129,6 +131,7 @@ impl Connection {
             close_as_abort: OnceLock::new(),
             meter: Meter::default(),
             abandoned: AtomicBool::new(false),
+            left: AtomicBool::new(false),
         }
     }
 
@@ -287,7 +290,7 @@ impl Connection {
     fn ran_dry(&self, rx: &mut Receiver) -> Result<Progress, ConnectionError> {
         let gone = self.peer_gone.load(Ordering::Acquire);
         let (way, state) = self.look_at_flags()?;
-        let is_back = way.contains(ProducerFlags::BACK);
+        let is_back = way.contains(ProducerFlags::BACK) || self.has_left();
         if state.is_empty() && !is_back && !gone && !self.is_over() {
             return Ok(Progress::Blocked);
         }

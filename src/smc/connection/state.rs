@@ -42,6 +42,7 @@ bitflags::bitflags! {
         const OUT_ENDED = 2;
         const PEER_GONE = 4;
         const TX_BACK = 8;
+        const LEFT = 16;
     }
 }
 
@@ -122,6 +123,7 @@ impl Connection {
         marks.set(Marks::TX_BACK, held.tx.back);
         marks.set(Marks::OUT_ENDED, held.out.ended);
         marks.set(Marks::PEER_GONE, self.peer_gone.load(Ordering::Acquire));
+        marks.set(Marks::LEFT, self.has_left());
         ConnectionState {
             receiver: *held.rx,
             sender: held.tx.sender,
@@ -150,6 +152,7 @@ impl Connection {
         *held.out = Out { cdc: state.cdc, close: state.close, ended };
         self.peer_state.store(state.peer_state.bits(), Ordering::Release);
         self.peer_gone.store(state.marks.contains(Marks::PEER_GONE), Ordering::Release);
+        self.left.store(state.marks.contains(Marks::LEFT), Ordering::Release);
         self.producer_flags.store(state.producer.bits(), Ordering::Release);
         // What is once decided stays so: the other process has begun with what this one knew.
         state.fault.map(|fault| self.fault.set(fault));

@@ -4,6 +4,7 @@
 //! writer does it; its last word in the ring is `BACK`, and TCP goes on from there.
 
 use std::{
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
@@ -93,16 +94,21 @@ impl Connection {
         Ok(true)
     }
 
-    /// Reads all that is in our ring.
-    ///
-    /// # Errors
-    /// If the peer broke the protocol, or the device fails.
-    pub(crate) fn take_all(&self) -> Result<Vec<u8>, ConnectionError> {
-        let mut all = Vec::with_capacity(self.unread()? as usize);
-        match self.try_read(&mut all) {
-            Err(error @ (ConnectionError::PeerMisbehaved(_) | ConnectionError::Device(_))) => Err(error),
-            // How the ring has ended does not matter: TCP goes on.
-            _ => Ok(all),
-        }
+    /// What is in our ring is the last that ever will be: to be called after [`Connection::outwait_writer`]. Once it is
+    /// read, the ring says that the bytes come by TCP.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    /// True if what is in our ring is the last that ever will be, because we have left it.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// True if what is in our ring is the last that ever will be, and the rest comes by TCP: one of the two ends has gone
+    /// back. Look at the ring once more afterwards.
+    #[inline]
+    pub(crate) fn is_last(&self) -> bool {
+        self.has_left() || self.is_peer_back()
     }
 }

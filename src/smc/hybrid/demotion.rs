@@ -8,34 +8,23 @@
 //!   empty, and the flag set, goes on with TCP. What TCP brings before that has to wait.
 //! - **Reading:** a flag (`LEAVING`) asks the writer to go back, which it does at its next write. It looks at the flag
 //!   before each. So once the write that may be under way is over ([`writing`](crate::dibs)), the ring holds all that it
-//!   will ever hold. That is handed to the caller: it comes before what TCP brings.
+//!   will ever hold. That is read from there yet, and TCP after it.
 //!
 //! Afterwards the connection is TCP for good, at both ends. The rings stay until each end lets go of the connection, and
 //! then go back to the link groups as ever.
 
-use std::{
-    io,
-    sync::atomic::Ordering,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io, sync::atomic::Ordering, time::Duration};
 
 use super::{Hybrid, Phase, Ring, Tcp, inbound::Inbound, lock};
 use crate::{
     fault::fault,
-    smc::{
-        ConnectionError,
-        connection::{Connection, Progress},
-    },
+    smc::{ConnectionError, connection::Connection},
     tcp_fallback::FallbackReason,
 };
 
-/// A write that is under way at the other end is given so long, and so are bytes that are under way by TCP. Both take
-/// microseconds, unless the other process is stopped.
+/// A write that is under way at the other end is given so long. It takes microseconds, unless the other process is
+/// stopped.
 const LIMIT: Duration = Duration::from_secs(1);
-
-/// So often TCP is looked at meanwhile.
-const PAUSE: Duration = Duration::from_micros(50);
 
 /// Why a connection cannot be given back to TCP.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +33,13 @@ pub enum DemoteError {
     /// Nothing has changed but that the peer, once it goes on, may go back by itself. It may be tried again.
     #[error("the peer is in the middle of a write and does not go on")]
     PeerBusy,
-    /// The connection is of no more use; the peer sees a reset.
-    #[error("what the peer wrote before it went to shared memory does not come")]
-    CutOff,
+    /// So many bytes have come by the ring and were not read, which is more than may be left there. Nothing has changed
+    /// but that the peer may go back by itself. It may be tried again.
+    #[error("{0} bytes in shared memory were not read")]
+    Unread(usize),
+    /// What the peer says of its way to the ring cannot be. The connection is of no more use; the peer sees a reset.
+    #[error("the peer has switched to shared memory in a way that cannot be")]
+    Misled,
     /// The ring or the system is to blame. If it is the ring, the connection is of no more use.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -56,75 +49,75 @@ pub enum DemoteError {
 }
 
 impl<R: Ring, T: Tcp> Hybrid<R, T> {
-    /// Gives the connection back to TCP, for good: from now on nothing is read or written but by the socket. Returns what
-    /// was written to our ring and not read: it comes before what the socket brings. Mostly that is nothing; at most it
-    /// is what the ring holds, and what TCP holds from the time before the ring.
+    /// Gives the connection back to TCP, for good: from now on nothing comes or goes but by the socket. What was written
+    /// to our ring before and was not read is still read here, before what the socket brings; says how many bytes that
+    /// is. Mostly it is none. If it is more than `most`, nothing is done.
     ///
     /// Waits for a write of the peer's that is under way, but never for its application.
     ///
     /// # Errors
     /// If that cannot be. The variants say what has become of the connection.
-    pub(crate) fn demote(&self) -> Result<Vec<u8>, DemoteError> {
+    pub(crate) fn demote(&self, most: usize) -> Result<usize, DemoteError> {
         let _turn = self.turn()?;
         let mut inbound = lock(&self.inbound);
         let unread = match self.ring.get() {
-            Some(ring) if inbound.watches_ring() => self.leave_ring(&mut inbound, ring.connection())?,
-            _ => Vec::new(),
+            Some(ring) if inbound.watches_ring() => self.leave_ring(&mut inbound, ring.connection(), most)?,
+            _ => 0,
         };
-        self.read_tcp_again(&mut inbound);
+        if unread == 0 {
+            self.read_tcp_again(&mut inbound);
+        }
         self.write_tcp_again()?;
         drop(lock(&self.negotiation).take());
         self.stay_back(&mut inbound, FallbackReason::LeftToSystem);
         Ok(unread)
     }
 
-    /// Empties the ring for the last time.
-    fn leave_ring(&self, inbound: &mut Inbound, connection: &Connection) -> Result<Vec<u8>, DemoteError> {
-        connection.announce_leaving()?;
-        fault!("leaving-said");
-        match connection.outwait_writer(LIMIT) {
-            Ok(true) => {}
-            failed => {
-                // The peer may have seen it, or not: this end goes on reading, from wherever the bytes come.
-                connection.announce_reading()?;
-                return Err(failed.map_or_else(DemoteError::from, |_| DemoteError::PeerBusy));
-            }
-        }
-        if self.advance(inbound).is_err() {
-            return Err(self.cut_off(inbound));
-        }
-        if !inbound.has_switched() {
-            return Ok(Vec::new());
-        }
-        let mut unread = self.take_until_switch(inbound, connection)?;
-        unread.append(&mut connection.take_all()?);
-        fault!("ring-emptied");
-        Ok(unread)
-    }
-
-    /// Takes from TCP what comes before the bytes in the ring, if there are any of these: then the rest of TCP comes
-    /// after them.
-    fn take_until_switch(
+    /// Has the peer write nothing more to the ring; says how many bytes are in there.
+    fn leave_ring(
         &self,
         inbound: &mut Inbound,
         connection: &Connection,
-    ) -> Result<Vec<u8>, DemoteError> {
-        let mut unread = Vec::new();
-        let start = Instant::now();
-        while let Some(left) = inbound.left_on_tcp().filter(|_| connection.unread().is_ok_and(|n| n > 0)) {
-            match inbound.take(&*self.tcp, left, &mut unread) {
-                Some(Progress::Done(_)) => {}
-                Some(Progress::Blocked) if start.elapsed() < LIMIT => thread::sleep(PAUSE),
-                _ => return Err(self.cut_off(inbound)),
-            }
+        most: usize,
+    ) -> Result<usize, DemoteError> {
+        // The peer need not be disturbed for what cannot be.
+        self.few_left(inbound, connection, most)?;
+        if connection.has_left() {
+            return self.few_left(inbound, connection, most);
         }
-        Ok(unread)
+        connection.announce_leaving()?;
+        fault!("leaving-said");
+        let left = match connection.outwait_writer(LIMIT) {
+            Ok(true) => self.few_left(inbound, connection, most),
+            Ok(false) => Err(DemoteError::PeerBusy),
+            Err(error) => Err(error.into()),
+        };
+        match left {
+            Ok(_) => connection.leave(),
+            // The peer may have seen it, or not: this end goes on reading, from wherever the bytes come.
+            Err(_) => connection.announce_reading()?,
+        }
+        fault!("ring-left");
+        left
     }
 
-    fn cut_off(&self, inbound: &mut Inbound) -> DemoteError {
-        inbound.fail(io::ErrorKind::ConnectionReset.into());
-        self.tcp.reset_on_close();
-        DemoteError::CutOff
+    /// How many bytes of the stream the ring has, which may be so many at most.
+    fn few_left(
+        &self,
+        inbound: &mut Inbound,
+        connection: &Connection,
+        most: usize,
+    ) -> Result<usize, DemoteError> {
+        if self.advance(inbound).is_err() {
+            inbound.fail(io::ErrorKind::ConnectionReset.into());
+            self.tcp.reset_on_close();
+            return Err(DemoteError::Misled);
+        }
+        match connection.unread()? as usize {
+            _ if !inbound.has_switched() => Ok(0),
+            unread if unread > most => Err(DemoteError::Unread(unread)),
+            unread => Ok(unread),
+        }
     }
 
     /// From here on the bytes come by TCP.

@@ -24,9 +24,6 @@ use crate::{
 /// After so many messages by TCP one more look is taken at the side channel, even if there is always more to read.
 const LOOK_EVERY: u32 = 4;
 
-/// Most bytes that are taken from TCP at once when it is emptied.
-const TAKE: usize = 64 * 1024;
-
 /// Where the next byte comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum From {
@@ -161,25 +158,6 @@ impl Inbound {
     /// The end, as far as this end is concerned.
     pub(super) fn fail(&mut self, error: io::Error) {
         self.end.get_or_insert(End::Reset(Some(error)));
-    }
-
-    /// Bytes that TCP still brings before those in the ring, if that is known and there are any.
-    pub(super) fn left_on_tcp(&self) -> Option<u64> {
-        match self.from {
-            From::TcpUntil(offset) => offset.checked_sub(self.taken).filter(|left| *left > 0),
-            _ => None,
-        }
-    }
-
-    /// Reads at most so many bytes from TCP; `None` if it has ended.
-    pub(super) fn take(&mut self, tcp: &impl Tcp, most: u64, dst: &mut Vec<u8>) -> Option<Progress> {
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(TAKE);
-        dst.reserve(most);
-        match self.receive(tcp, &mut dst.limit(most)) {
-            Got::Bytes(n) => Some(Progress::Done(n)),
-            Got::Nothing => Some(Progress::Blocked),
-            Got::Ended => None,
-        }
     }
 
     pub(super) fn state(&self) -> InboundState {
@@ -333,7 +311,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         match lock(&self.inbound).from {
             From::Tcp | From::Either => in_tcp(),
             From::TcpUntil(_) => in_tcp() + in_ring,
-            From::Ring if connection.is_peer_back() => in_tcp() + in_ring,
+            From::Ring if connection.is_last() => in_tcp() + in_ring,
             From::Ring => in_ring,
         }
     }
@@ -522,6 +500,9 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             Ok(Progress::Blocked) => None,
             Err(ConnectionError::BackOnTcp) => return self.read_back(how, dst),
             Err(error @ ConnectionError::Aborted) => Some(error),
+            Ok(Progress::Done(n)) if how == How::Peek && connection.is_last() => {
+                return Ok(Progress::Done(self.peek_further(connection, n, dst)));
+            }
             other => return Ok(other?),
         };
         let mut inbound = lock(&self.inbound);
@@ -557,13 +538,30 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
+    /// So many bytes of the ring were looked at; if these are the last, TCP brings what follows. Who looks for more than
+    /// the ring has would never see it otherwise.
+    #[cold]
+    fn peek_further(&self, connection: &Connection, seen: usize, dst: &mut impl BufMut) -> usize {
+        let mut inbound = lock(&self.inbound);
+        let is_all = inbound.from == From::Ring && connection.unread().is_ok_and(|n| n as usize == seen);
+        if !is_all || inbound.end.is_some() || !dst.has_remaining_mut() {
+            return seen;
+        }
+        match inbound.judge(self.tcp.peek(dst)) {
+            Got::Bytes(n) => seen + n,
+            Got::Nothing | Got::Ended => seen,
+        }
+    }
+
     /// The ring is empty for good, and the bytes come by TCP again.
     #[cold]
     fn read_back(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
         let mut inbound = lock(&self.inbound);
         if inbound.from == From::Ring {
             self.read_tcp_again(&mut inbound);
-            self.stay_back(&mut inbound, FallbackReason::PeerWentBack);
+            let by_us = self.ring.get().is_some_and(|ring| ring.connection().has_left());
+            let reason = if by_us { FallbackReason::LeftToSystem } else { FallbackReason::PeerWentBack };
+            self.stay_back(&mut inbound, reason);
         }
         drop(inbound);
         self.read_in_turn(how, dst)

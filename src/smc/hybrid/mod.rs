@@ -184,6 +184,16 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.phase() == Phase::Staying && !self.config.observe
     }
 
+    /// True once both directions have gone back to TCP, for good.
+    pub(crate) fn is_back(&self) -> bool {
+        self.phase() == Phase::Staying && self.ring.get().is_some()
+    }
+
+    /// True if bytes may come by TCP: they all do, or will once the ring is empty, or nothing is certain yet.
+    pub(crate) fn may_come_by_tcp(&self) -> bool {
+        !self.is_reading_ring() || self.ring.get().is_none_or(|ring| ring.connection().is_last())
+    }
+
     /// The TCP connection below.
     pub(crate) fn tcp(&self) -> &T {
         &self.tcp
@@ -427,7 +437,8 @@ impl<R: Ring, T: Tcp> Drop for Hybrid<R, T> {
             self.tcp.reset_on_close();
         }
         drop(inbound);
-        connection.will_close(unread || self.tcp.resets_on_close());
+        let in_tcp = connection.is_last() && self.tcp.has_unread();
+        connection.will_close(unread || in_tcp || self.tcp.resets_on_close());
         if !connection.has_peer_ended() && connection.interrupt().is_hung_up() {
             connection.peer_is_gone();
         }

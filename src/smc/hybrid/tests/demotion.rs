@@ -39,8 +39,10 @@ fn play(hybrid: SimHybrid, tcp: &SimTcp, part: &Part, total: usize) {
         assert!(start.elapsed() < Duration::from_secs(20), "side {}: {written} {read}", part.side);
         if is_due.is_some_and(|after| written + read >= after) {
             is_due = None;
-            left.extend(hybrid.as_ref().unwrap().demote().unwrap());
+            let hybrid_now = hybrid.as_ref().unwrap();
+            hybrid_now.demote(usize::MAX).unwrap();
             if part.lets_go {
+                left.extend(take_left(hybrid_now));
                 hybrid = None;
             }
         }
@@ -140,7 +142,10 @@ fn both_ends_say_why() {
     let ([a, b], _) = switched(&pair::stacks());
     write(&b, b"unread");
     write(&a, b"in the ring");
-    assert_eq!(a.demote().unwrap(), b"unread");
+    assert_eq!(a.demote(usize::MAX).unwrap(), b"unread".len());
+    assert!(a.transport().is_smcd(), "there is something to be read yet");
+    assert_eq!(read(&a), b"unread");
+    assert!(!a.is_readable(), "and now it knows");
     assert_eq!(a.transport(), Transport::Tcp(FallbackReason::LeftToSystem));
     assert!(b.transport().is_smcd(), "it does not know yet");
     write(&a, b"by tcp");
@@ -150,7 +155,38 @@ fn both_ends_say_why() {
     assert_eq!(b.transport(), Transport::Tcp(FallbackReason::PeerWentBack));
     assert_eq!(read(&a), b"answer");
     assert!(!b.watches_ring() && !a.watches_ring());
-    assert_eq!(a.demote().unwrap(), b"", "once more does nothing");
+    assert_eq!(demote(&a), b"", "once more does nothing");
+}
+
+#[test]
+fn it_is_not_given_back_if_too_much_is_left() {
+    let ([a, b], _) = switched(&pair::stacks());
+    write(&b, b"unread");
+    assert!(matches!(a.demote(5), Err(DemoteError::Unread(6))));
+    write(&b, b", and more");
+    write(&a, b"by the ring");
+    assert!(a.writes_ring() && b.writes_ring(), "as it was");
+    assert_eq!(read(&b), b"by the ring");
+    assert_eq!(read(&a), b"unread, and more");
+    assert_eq!(a.demote(0).unwrap(), 0);
+    assert_eq!(a.transport(), Transport::Tcp(FallbackReason::LeftToSystem));
+}
+
+/// Who looks for so many bytes before it reads any gets to see them.
+#[test]
+fn a_look_goes_beyond_the_ring_that_was_left() {
+    let ([a, b], [tcp, _]) = switched(&pair::stacks());
+    write(&b, b"ring, ");
+    a.demote(usize::MAX).unwrap();
+    write(&b, b"tcp");
+    let mut buf = Vec::new();
+    a.try_peek(&mut (&mut buf).limit(8)).unwrap();
+    assert_eq!(buf, b"ring, tc");
+    assert_eq!(a.unread(), 9);
+    drop(b);
+    lock(&tcp.wire).close(1);
+    assert_eq!([read(&a), read(&a)].concat(), b"ring, tcp");
+    assert_eq!(a.try_read(&mut &mut [0; 9][..]).unwrap(), Progress::Eof);
 }
 
 #[test]
@@ -158,7 +194,7 @@ fn a_plain_tcp_connection_stays_one() {
     let stacks = pair::stacks();
     let mut model = Model::with(&stacks);
     let hybrid = &model.sides[0].processes.as_ref().unwrap().all[0];
-    assert_eq!(hybrid.demote().unwrap(), b"");
+    assert_eq!(demote(hybrid), b"");
     assert_eq!(hybrid.transport(), Transport::Tcp(FallbackReason::LeftToSystem));
     for side in [0, 1] {
         model.step((side, 0), Op::Agree);
@@ -185,7 +221,7 @@ fn bytes_from_before_the_switch_come_first() {
     raw(b"still by tcp, ");
     write(b, b"by the ring");
     assert!(b.writes_ring());
-    assert_eq!(a.demote().unwrap(), b"still by tcp, by the ring");
+    assert_eq!(demote(a), b"still by tcp, by the ring");
     write(b, b", by tcp again");
     assert_eq!(read(a), b", by tcp again");
 }
@@ -204,7 +240,7 @@ fn all_may_happen_between_two_looks() {
         *lock(&tcp[0].meanwhile[at]) = Some(Box::new(move || {
             write(&peer, b"3");
             assert!(peer.writes_ring());
-            peer.demote().unwrap();
+            demote(&peer);
             write(&peer, b"4");
         }));
         let mut got = Vec::new();
@@ -221,7 +257,7 @@ fn a_direction_that_was_shut_down_stays_so() {
     write(&a, b"last words");
     a.shutdown_write().unwrap();
     lock(&tcp.wire).into[1].fin = true;
-    assert_eq!(a.demote().unwrap(), b"");
+    assert_eq!(demote(&a), b"");
     drop(a);
     assert_eq!(read(&b), b"last words");
     assert_eq!(b.try_read(&mut &mut [0; 9][..]).unwrap(), Progress::Eof);
@@ -236,7 +272,7 @@ fn a_peer_that_has_closed_is_an_end() {
     write(&b, b"last words");
     drop(b);
     lock(&tcp.wire).close(1);
-    assert_eq!(a.demote().unwrap(), b"last words");
+    assert_eq!(demote(&a), b"last words");
     assert_eq!(a.try_read(&mut &mut [0; 9][..]).unwrap(), Progress::Eof);
 }
 
@@ -250,7 +286,7 @@ fn the_buffers_go_back_to_the_groups() {
     for _ in 0..5 {
         let (hybrids, _) = switched(&stacks);
         let ours = tokens(&hybrids);
-        hybrids[0].demote().unwrap();
+        demote(&hybrids[0]);
         let [a, b] = hybrids;
         drop(a);
         // The other end still has them.
@@ -273,7 +309,7 @@ fn a_peer_that_writes_for_ever_is_not_waited_for() {
     let ([a, b], _) = switched(&pair::stacks());
     write(&b, b"before");
     let before = mark(&a).fetch_or(1, std::sync::atomic::Ordering::SeqCst);
-    assert!(matches!(a.demote(), Err(DemoteError::PeerBusy)));
+    assert!(matches!(a.demote(usize::MAX), Err(DemoteError::PeerBusy)));
     assert!(a.reads_ring() && a.writes_ring(), "as it was");
     assert_eq!(read(&a), b"before");
     write(&a, b"on the ring");
@@ -282,7 +318,7 @@ fn a_peer_that_writes_for_ever_is_not_waited_for() {
     assert_eq!(read(&a), b"on");
     // It goes on at last.
     mark(&a).store(before, std::sync::atomic::Ordering::SeqCst);
-    assert_eq!(a.demote().unwrap(), b"");
+    assert_eq!(demote(&a), b"");
     write(&b, b"by tcp");
     assert_eq!(read(&a), b"by tcp");
 }
@@ -292,7 +328,7 @@ fn one_that_goes_back_after_all_is_followed() {
     let ([a, b], _) = switched(&pair::stacks());
     mark(&a).fetch_or(1, std::sync::atomic::Ordering::SeqCst);
     thread::scope(|scope| {
-        scope.spawn(|| assert!(matches!(a.demote(), Err(DemoteError::PeerBusy))));
+        scope.spawn(|| assert!(matches!(a.demote(usize::MAX), Err(DemoteError::PeerBusy))));
         while !b.ring().unwrap().connection().is_peer_leaving() {
             thread::yield_now();
         }
@@ -312,7 +348,7 @@ fn a_peer_that_breaks_the_protocol_ends_its_own_connection() {
     // A cursor that cannot be.
     let word = b.ring().unwrap().connection().outlet().clone_mapped().unwrap();
     word.memory().store(8, u64::MAX).unwrap();
-    let error = a.demote().unwrap_err();
+    let error = a.demote(usize::MAX).unwrap_err();
     assert!(
         matches!(
             error,
@@ -345,7 +381,7 @@ proptest! {
             let _ = a.is_readable();
             let _ = a.is_writable();
         }
-        let _ = a.demote();
+        let _ = a.demote(usize::MAX);
         let _ = a.try_write(&[IoSlice::new(b"data")]);
         let _ = a.try_read(&mut &mut [0; 100][..]);
     }

@@ -17,7 +17,7 @@ use std::{
 use bytes::BufMut;
 use proptest::prelude::*;
 
-use super::{Hybrid, Ring, Tcp, lock, snapshot::Snapshot};
+use super::{DemoteError, Hybrid, Ring, Tcp, lock, snapshot::Snapshot};
 use crate::{
     Promotion, SmcConfig, Stack, Transport,
     smc::{
@@ -298,8 +298,8 @@ enum Op {
     Leave {
         reading: bool,
     },
-    /// The connection is given back to TCP.
-    Demote,
+    /// The connection is given back to TCP, if no more than so many bytes are left in the ring.
+    Demote(usize),
     /// Once it was, it need not be known here any more.
     LetGo,
 }
@@ -308,7 +308,7 @@ enum Op {
 struct Side {
     processes: Option<Processes>,
     tcp: Arc<SimTcp>,
-    /// It was given back to TCP, and these bytes come before what that brings.
+    /// It was given back to TCP. Once it was let go of, these bytes come before what TCP brings.
     left: Option<VecDeque<u8>>,
     /// Kept, so that nothing of it happens.
     killed: Option<Processes>,
@@ -330,6 +330,29 @@ struct Model {
 /// The byte at this place of what a side writes.
 fn byte(side: usize, at: usize) -> u8 {
     ((at * 2 + side).wrapping_mul(0x9e37_79b9) >> 23) as u8
+}
+
+/// Bytes of the stream in the ring of one that reads there, or will.
+fn in_ring<R: Ring, T: Tcp>(hybrid: &Hybrid<R, T>) -> usize {
+    let ring = hybrid.ring().filter(|_| hybrid.watches_ring());
+    ring.map_or(0, |ring| ring.connection().unread().unwrap() as usize)
+}
+
+/// Takes what is to be read before all that comes by TCP from now on.
+fn take_left<R: Ring, T: Tcp>(hybrid: &Hybrid<R, T>) -> Vec<u8> {
+    let mut left = Vec::new();
+    while in_ring(hybrid) > 0 {
+        hybrid.try_read(&mut (&mut left).limit(10_000)).unwrap();
+    }
+    left
+}
+
+/// Gives the connection back to TCP, and takes what was left.
+fn demote<R: Ring, T: Tcp>(hybrid: &Hybrid<R, T>) -> Vec<u8> {
+    let in_ring = hybrid.demote(usize::MAX).unwrap();
+    let left = take_left(hybrid);
+    assert!(left.len() >= in_ring);
+    left
 }
 
 /// For one test: what the others leave there is found by whoever is next.
@@ -385,7 +408,9 @@ impl Model {
             Op::Close => {
                 // Bytes that TCP knows nothing of are no matter of its.
                 let in_tcp = !lock(&self.wire).into[side].bytes.is_empty();
-                this.rude = if this.left.is_some() { in_tcp } else { unread };
+                let in_ring = |all: &mut Processes| all.run(which, |one| in_ring(one) > 0);
+                let is_left = this.processes.as_mut().is_some_and(in_ring);
+                this.rude = if this.left.is_some() { in_tcp || is_left } else { unread };
                 this.processes = None;
                 this.gone = true;
                 lock(&self.wire).close(side);
@@ -395,7 +420,12 @@ impl Model {
                 this.gone = true;
                 lock(&self.wire).close(side);
             }
-            Op::LetGo if this.left.is_some() => this.processes = None,
+            Op::LetGo => {
+                if let (Some(left), Some(processes)) = (&mut this.left, &mut this.processes) {
+                    left.extend(processes.run(which, take_left));
+                    this.processes = None;
+                }
+            }
             _ => {}
         }
         let Some(processes) = &mut this.processes else { return };
@@ -406,10 +436,15 @@ impl Model {
             Op::Leave { reading } => {
                 _ = processes.run(which, |hybrid| hybrid.leave_to_application(reading, !reading));
             }
-            Op::Demote => {
-                let unread = processes.run(which, |hybrid| hybrid.demote().unwrap());
-                this.left.get_or_insert_default().extend(unread);
-            }
+            Op::Demote(most) => match processes.run(which, |hybrid| hybrid.demote(most)) {
+                Ok(left) => {
+                    assert!(left <= most);
+                    this.left.get_or_insert_default();
+                }
+                Err(error) => {
+                    assert!(matches!(error, DemoteError::Unread(left) if left > most), "{error}");
+                }
+            },
             _ => {}
         }
     }
@@ -531,7 +566,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Close),
         1 => Just(Op::Kill),
         1 => any::<bool>().prop_map(|reading| Op::Leave { reading }),
-        1 => Just(Op::Demote),
+        1 => prop_oneof![Just(0), Just(usize::MAX)].prop_map(Op::Demote),
         1 => Just(Op::LetGo),
     ]
 }

@@ -61,7 +61,7 @@ impl Demoter {
 
     fn demote(&mut self) {
         let hybrid = self.hybrid.take().unwrap();
-        self.left.extend(hybrid.demote().unwrap());
+        self.left.extend(demote(&hybrid));
     }
 
     fn write(&mut self, data: &[u8]) {
