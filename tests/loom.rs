@@ -1,4 +1,4 @@
-//! The cursor and doorbell protocol under the model checker: every interleaving and every reordering that the memory
+//! The protocols of cursors, of the doorbell, and of going back to TCP under the model checker: every interleaving and every reordering that the memory
 //! model allows, on the very files that the library is built from.
 //!
 //! A byte that is read before it was published is a data race, which loom reports. A wake-up that is lost leaves both
@@ -29,6 +29,8 @@ mod receiver;
 mod sender;
 #[path = "../src/smc/words.rs"]
 mod words;
+#[path = "../src/dibs/writing.rs"]
+mod writing;
 
 use cursor::{CDC_LEN, RingLen, load};
 use loom::{
@@ -40,7 +42,8 @@ use misbehaved::PeerMisbehaved;
 use parking::Sleeper;
 use receiver::Receiver;
 use sender::Sender;
-use sync::{AtomicU32, AtomicU64, Ordering};
+use sync::{AtomicU32, AtomicU64, Ordering, fence};
+use writing::Order;
 
 /// Bytes in the ring: small, so that it fills and wraps soon.
 const RING: usize = 2;
@@ -169,6 +172,86 @@ fn bytes_arrive_in_order_and_nobody_sleeps_on() {
             let got = wait_for(&shared.want_data, &shared.data_bell, || shared.read(&mut receiver));
             assert_eq!(got, byte);
         }
+        writer.join().unwrap();
+    });
+}
+
+/// How the two ends tell each other which way the bytes take, and how a writer marks its writes.
+#[derive(Default)]
+struct Way {
+    leaving: AtomicU64,
+    back: AtomicU64,
+    writing: AtomicU32,
+}
+
+/// Writes as `Connection::try_write` does; false if the reader is leaving.
+fn write_if_read(shared: &Shared, way: &Way, sender: &mut Sender, byte: u8) -> bool {
+    // The fence is the processor's own here: the checker knows no `membarrier`, which is a fence in all threads.
+    let _writing = writing::begin(&way.writing, Order::Fence);
+    if way.leaving.load(Ordering::Acquire) != 0 {
+        return false;
+    }
+    assert!(shared.write(sender, byte), "there is room");
+    true
+}
+
+#[test]
+fn a_writer_that_was_outwaited_writes_no_more() {
+    loom::model(|| {
+        let ring = RingLen::of_dmb(CDC_LEN + RING).unwrap();
+        let (shared, way) = (Arc::new(Shared::new()), Arc::new(Way::default()));
+        let writer = {
+            let (shared, way) = (shared.clone(), way.clone());
+            thread::spawn(move || {
+                let mut sender = Sender::new(ring);
+                (1..=2).take_while(|byte| write_if_read(&shared, &way, &mut sender, *byte)).count()
+            })
+        };
+        way.leaving.store(1, Ordering::Release);
+        fence(Ordering::SeqCst);
+        while !writing::is_over(&way.writing) {
+            thread::yield_now();
+        }
+        // That no byte is written meanwhile is for the checker to see.
+        let mut receiver = Receiver::new(ring);
+        let taken: Vec<u8> = std::iter::from_fn(|| shared.read(&mut receiver)).collect();
+        let written = writer.join().unwrap();
+        assert_eq!(taken, (1..=2).take(written).collect::<Vec<u8>>());
+    });
+}
+
+#[test]
+fn what_goes_by_tcp_again_comes_after_the_ring() {
+    loom::model(|| {
+        let ring = RingLen::of_dmb(CDC_LEN + RING).unwrap();
+        let (shared, way) = (Arc::new(Shared::new()), Arc::new(Way::default()));
+        let tcp = Arc::new(Mutex::new(None));
+        let writer = {
+            let (shared, way, tcp) = (shared.clone(), way.clone(), tcp.clone());
+            thread::spawn(move || {
+                let mut sender = Sender::new(ring);
+                assert!(write_if_read(&shared, &way, &mut sender, 1));
+                way.back.store(1, Ordering::Release);
+                *tcp.lock().unwrap() = Some(2);
+            })
+        };
+        let mut receiver = Receiver::new(ring);
+        let mut got = Vec::new();
+        while got.len() < 2 {
+            got.extend(shared.read(&mut receiver));
+            // First the flag, then the ring once more.
+            let is_back = way.back.load(Ordering::Acquire) != 0;
+            if let Some(byte) = shared.read(&mut receiver) {
+                got.push(byte);
+            } else if is_back {
+                got.extend(tcp.lock().unwrap().take());
+            } else if tcp.lock().unwrap().is_some() {
+                // As `read_ring` has it: what TCP brings shows that the flag is there.
+                assert_ne!(way.back.load(Ordering::Acquire), 0);
+            }
+            thread::yield_now();
+        }
+        assert_eq!(got, [1, 2]);
         writer.join().unwrap();
     });
 }

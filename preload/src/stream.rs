@@ -23,7 +23,7 @@ use rustix::{
 };
 use smcd::{
     FallbackReason,
-    raw::{Patience, RawStream, Socket},
+    raw::{DemoteError, Patience, RawStream, Socket},
 };
 
 use crate::{
@@ -205,17 +205,31 @@ impl Stream {
         let _ = self.raw.stay(FallbackReason::SocketInUse);
     }
 
-    /// The socket will be used in a way that passes us by, for this reason.
+    /// The socket will be used in a way that passes us by, for this reason: it is given back to TCP. What has come by the
+    /// ring and was not read is still read here first, by those that have the stream; others never see it.
     pub(crate) fn leaves_us(&self, why: &str) {
-        if self.raw.stay(FallbackReason::SocketInUse).is_err() {
-            settings::say(|| format!("{} ring, although {why}", self.number()));
-        }
+        self.leave(why, RawStream::demote);
     }
 
-    /// As [`Stream::leaves_us`].
+    /// As [`Stream::leaves_us`], but only if there is nothing that others would never see. False if there is: then it
+    /// goes on as before.
     pub(crate) fn leaves_us_wholly(&self, why: &str) -> bool {
-        self.leaves_us(why);
-        true
+        self.leave(why, |raw| raw.demote_wholly().map(|()| 0))
+    }
+
+    fn leave(&self, why: &str, demote: impl FnOnce(&RawStream) -> Result<usize, DemoteError>) -> bool {
+        if self.raw.stays() || (!self.raw.has_rings() && self.raw.stay(FallbackReason::SocketInUse).is_ok()) {
+            return true;
+        }
+        let left = demote(&self.raw);
+        // What they wait for may come elsewhere now.
+        self.wake_watchers();
+        settings::say(|| match &left {
+            Ok(0) => format!("{} tcp again: {why}", self.number()),
+            Ok(left) => format!("{} tcp again, after {left} bytes: {why}", self.number()),
+            Err(error) => format!("{} ring, although {why}: {error}", self.number()),
+        });
+        left.is_ok()
     }
 
     /// Goes on with the promotion if it is time to.
@@ -273,11 +287,8 @@ impl Stream {
         }
         if !self.raw.has_rings() {
             self.step();
-            if !self.raw.has_rings() && self.raw.begin_read() {
-                return Way::Counted;
-            }
         }
-        Way::Rings
+        if self.is_with_kernel() && self.raw.begin_read() { Way::Counted } else { Way::Rings }
     }
 
     /// After [`Way::Counted`]: so many bytes were read.
@@ -296,10 +307,13 @@ impl Stream {
         if self.raw.is_shared() {
             self.look_for_others();
         }
-        if !self.raw.has_rings() && self.raw.begin_write() {
-            return Way::Counted;
-        }
-        Way::Rings
+        if self.is_with_kernel() && self.raw.begin_write() { Way::Counted } else { Way::Rings }
+    }
+
+    /// True if the kernel can be asked for all that has to do with the connection: there are no rings, or none any more.
+    #[inline]
+    pub(crate) fn is_with_kernel(&self) -> bool {
+        !self.raw.has_rings() || self.raw.is_back()
     }
 
     /// After [`Way::Counted`]: so many bytes were written.
@@ -342,11 +356,12 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return self.ask_tcp(error),
                 Err(error) => return Err(error),
             }
-            if done >= enough && (self.raw.is_reading_ring() || !room.has_remaining_mut()) {
+            if done >= enough && (!self.raw.may_come_by_tcp() || !room.has_remaining_mut()) {
                 return Ok(done);
             }
             if done >= enough {
-                // By TCP, one piece of memory was filled at a time.
+                // By TCP, one piece of memory was filled at a time; and what the ring had may go on there. Who gets less
+                // than it wanted takes it for all that there is.
                 patience = Patience::Never;
             }
         }

@@ -4,6 +4,7 @@
 //! arm the interrupt, look again, and sleep.
 
 mod state;
+mod way;
 
 use std::{
     io::IoSlice,
@@ -60,6 +61,8 @@ struct Tx {
     sender: Sender,
     /// Writing was shut down, or the last flags are out and the peer's DMB must not be touched again.
     ended: bool,
+    /// Writing has gone back to TCP. Then it has ended here, too.
+    back: bool,
 }
 
 /// What the consumer word in the peer's DMB says, and the close state that it reflects.
@@ -91,6 +94,8 @@ pub(crate) struct Connection {
     close_as_abort: OnceLock<bool>,
     meter: Meter,
     abandoned: AtomicBool,
+    /// What is in our ring is the last that ever will be; see [`Connection::leave`].
+    left: AtomicBool,
 }
 
 /// What the peer has to know of the sender besides its cursor.
@@ -117,7 +122,7 @@ impl Connection {
             own_ring,
             peer_ring,
             rx: Mutex::new(Receiver::new(own_ring)),
-            tx: Mutex::new(Tx { sender: Sender::new(peer_ring), ended: false }),
+            tx: Mutex::new(Tx { sender: Sender::new(peer_ring), ended: false, back: false }),
             out: Mutex::new(Out { cdc: Cdc::default(), close: CloseState::new(), ended: false }),
             peer_state: AtomicU8::new(0),
             peer_gone: AtomicBool::new(false),
@@ -126,6 +131,7 @@ impl Connection {
             close_as_abort: OnceLock::new(),
             meter: Meter::default(),
             abandoned: AtomicBool::new(false),
+            left: AtomicBool::new(false),
         }
     }
 
@@ -283,8 +289,9 @@ impl Connection {
     /// cursor after that: the peer publishes data before the flags that follow it.
     fn ran_dry(&self, rx: &mut Receiver) -> Result<Progress, ConnectionError> {
         let gone = self.peer_gone.load(Ordering::Acquire);
-        let state = self.look_at_peer()?;
-        if state.is_empty() && !gone && !self.is_over() {
+        let (way, state) = self.look_at_flags()?;
+        let is_back = way.contains(ProducerFlags::BACK) || self.has_left();
+        if state.is_empty() && !is_back && !gone && !self.is_over() {
             return Ok(Progress::Blocked);
         }
         if self.refresh_rx(rx)? > 0 {
@@ -294,7 +301,10 @@ impl Connection {
         if let Some(fault) = self.fault.get() {
             return Err(ConnectionError::PeerMisbehaved(*fault));
         }
-        if state.contains(StateFlags::ABORT) {
+        if is_back {
+            // However the ring was left, the stream goes on.
+            Err(ConnectionError::BackOnTcp)
+        } else if state.contains(StateFlags::ABORT) {
             Err(ConnectionError::Aborted)
         } else if !state.is_empty() {
             Ok(Progress::Eof)
@@ -309,6 +319,7 @@ impl Connection {
     /// If this side shut down writing, or the peer closed, aborted, is gone, or broke the protocol.
     pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> Result<Progress, ConnectionError> {
         let mut tx = lock(&self.tx);
+        let _writing = self.outlet.begin();
         self.check_writable(&tx)?;
         let mut done = 0;
         let mut unpublished = 0;
@@ -342,6 +353,7 @@ impl Connection {
     /// As [`Connection::try_write`].
     pub(crate) fn try_write_urgent(&self, byte: u8) -> Result<Progress, ConnectionError> {
         let mut tx = lock(&self.tx);
+        let _writing = self.outlet.begin();
         self.check_writable(&tx)?;
         if tx.sender.space() == 0 {
             self.refresh_tx(&mut tx.sender)?;
@@ -388,19 +400,25 @@ impl Connection {
     #[inline]
     fn check_writable(&self, tx: &Tx) -> Result<(), ConnectionError> {
         let gone = self.peer_gone.load(Ordering::Acquire);
-        let state = self.look_at_peer()?;
-        if state.any_close() || gone || tx.ended || self.is_over() {
-            return Err(self.why_not_writable(tx, state));
+        let (way, state) = self.look_at_flags()?;
+        let is_left = way.contains(ProducerFlags::LEAVING);
+        if state.any_close() || is_left || gone || tx.ended || self.is_over() {
+            return Err(self.why_not_writable(tx, is_left, state));
         }
         Ok(())
     }
 
     #[cold]
-    fn why_not_writable(&self, tx: &Tx, state: StateFlags) -> ConnectionError {
+    fn why_not_writable(&self, tx: &Tx, is_left: bool, state: StateFlags) -> ConnectionError {
         if let Some(fault) = self.fault.get() {
             ConnectionError::PeerMisbehaved(*fault)
+        } else if tx.back {
+            ConnectionError::BackOnTcp
         } else if tx.ended {
             ConnectionError::ShutDown
+        } else if is_left {
+            // However the peer has left its ring, it goes on reading.
+            ConnectionError::BackOnTcp
         } else if state.contains(StateFlags::ABORT) {
             ConnectionError::Aborted
         } else if state.any_close() {
@@ -504,43 +522,28 @@ impl Connection {
     /// The peer's state flags; takes in those that are new.
     #[inline]
     fn look_at_peer(&self) -> Result<StateFlags, ConnectionError> {
+        Ok(self.look_at_flags()?.1)
+    }
+
+    /// The peer's flags; takes in the state flags that are new.
+    #[inline]
+    fn look_at_flags(&self) -> Result<(ProducerFlags, StateFlags), ConnectionError> {
         let (_, flags) = load(self.dmb.memory().word64(CONS)?);
+        let (producer, now) = flags_of(flags);
         let known = StateFlags::from_bits_truncate(self.peer_state.load(Ordering::Acquire));
         // Sticky: what was once seen stays, whatever the peer does to the word later.
-        let state = known | flags_of(flags).1;
+        let state = known | now;
         if state != known {
             lock(&self.out).close.on_flags(state);
             self.peer_state.fetch_or(state.bits(), Ordering::AcqRel);
         }
-        Ok(state)
+        Ok((producer, state))
     }
 
     /// True once nothing more can come, whatever the peer does.
     #[inline]
     fn is_over(&self) -> bool {
         self.fault.get().is_some()
-    }
-
-    /// Tells the peer that we read what it writes to our ring. Only for connections that began as TCP.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub(crate) fn announce_reading(&self) -> Result<(), ConnectionError> {
-        let mut out = lock(&self.out);
-        if !out.ended {
-            out.cdc.reading = true;
-            self.publish_cons(&out.cdc, &[])?;
-        }
-        Ok(())
-    }
-
-    /// True if the peer reads what we write to its ring, and has not closed.
-    #[inline]
-    pub(crate) fn is_peer_reading(&self) -> bool {
-        self.dmb.memory().word64(CONS).is_ok_and(|word| {
-            let (producer, state) = flags_of(load(word).1);
-            producer.contains(ProducerFlags::READING) && !state.any_close()
-        })
     }
 
     /// True if the peer said that it is done: has shut down writing, closed, or aborted.

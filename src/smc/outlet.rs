@@ -6,7 +6,7 @@ use super::{
     cdc::{CONS, Cdc, PROD},
     cursor::CDC_LEN,
 };
-use crate::dibs::{Cause, Device, DeviceError, DmbToken, RemoteDmb};
+use crate::dibs::{Cause, Device, DeviceError, DmbToken, RemoteDmb, Writing};
 
 /// Writes payload and CDC messages for the peer.
 #[derive(Debug)]
@@ -31,6 +31,16 @@ impl Outlet {
     /// `len` the bytes of one element.
     pub(crate) fn moved(device: Arc<dyn Device>, token: DmbToken, element: u8, len: usize) -> Self {
         Self::Moved { device, token, index: element, base: usize::from(element) * len }
+    }
+
+    /// Marks that we are writing, until what this returns is dropped. Only now is it time to look whether the peer still
+    /// reads.
+    #[inline]
+    pub(crate) fn begin(&self) -> Option<Writing<'_>> {
+        match self {
+            Self::Mapped(dmb) => dmb.begin_write(),
+            Self::Moved { .. } => None,
+        }
     }
 
     /// Puts payload at an offset of the peer's ring. The peer looks at it only after a cursor covers it.
@@ -76,6 +86,15 @@ impl Outlet {
             Self::Moved { device, token, index, base } => {
                 device.move_data(*token, *index, true, *base, &cdc.to_bytes())
             }
+        }
+    }
+
+    /// The peer's DMB, if it is mapped.
+    #[cfg(test)]
+    pub(crate) fn clone_mapped(&self) -> Option<Arc<RemoteDmb>> {
+        match self {
+            Self::Mapped(dmb) => Some(dmb.clone()),
+            Self::Moved { .. } => None,
         }
     }
 

@@ -32,15 +32,18 @@ pub enum FallbackReason {
     SocketInUse,
     /// The stack in the settings belongs to the process that this one was forked from.
     StackInherited,
+    /// It was given back to TCP: its socket went where the library cannot follow.
+    LeftToSystem,
+    /// The peer gave it back to TCP.
+    PeerWentBack,
 }
 
 impl FallbackReason {
     /// The code as Linux reports it for its sockets (`smcss`): zero if SMC was not tried.
     pub fn code(self) -> DeclineCode {
         match self {
-            Self::Disabled | Self::NotYet | Self::PeerNotLocal | Self::SocketInUse | Self::StackInherited => {
-                DeclineCode(0)
-            }
+            Self::Disabled | Self::NotYet | Self::PeerNotLocal | Self::SocketInUse => DeclineCode(0),
+            Self::StackInherited | Self::LeftToSystem | Self::PeerWentBack => DeclineCode(0),
             Self::PeerUnproven | Self::PeerLeft | Self::PeerMisbehaved | Self::SideChannel(_) => {
                 DeclineCode::INTERNAL
             }
@@ -65,6 +68,8 @@ impl FallbackReason {
             Self::SideChannel(kind) => (9, errno_of_kind(kind).unsigned_abs()),
             Self::SocketInUse => (10, 0),
             Self::StackInherited => (11, 0),
+            Self::LeftToSystem => (12, 0),
+            Self::PeerWentBack => (13, 0),
         }
     }
 
@@ -86,6 +91,8 @@ impl FallbackReason {
             }
             (10, 0) => Self::SocketInUse,
             (11, 0) => Self::StackInherited,
+            (12, 0) => Self::LeftToSystem,
+            (13, 0) => Self::PeerWentBack,
             _ => return None,
         })
     }
@@ -114,6 +121,8 @@ impl fmt::Display for FallbackReason {
             Self::SideChannel(kind) => write!(f, "the two ends could not meet: {kind}"),
             Self::SocketInUse => f.write_str("its TCP socket was used directly"),
             Self::StackInherited => f.write_str("its stack belongs to the parent process"),
+            Self::LeftToSystem => f.write_str("given back to TCP"),
+            Self::PeerWentBack => f.write_str("given back to TCP by the peer"),
         }
     }
 }

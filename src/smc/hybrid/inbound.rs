@@ -6,7 +6,6 @@ use std::{
 };
 
 use bytes::BufMut;
-use rustix::io::ioctl_fionread;
 
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
         scatter::scatter,
         words::{join, split, truth},
     },
+    tcp_fallback::FallbackReason,
     unix::errno::errno_of,
 };
 
@@ -142,6 +142,22 @@ impl Inbound {
 
     pub(super) fn keep_on_tcp(&mut self) {
         self.stays = true;
+    }
+
+    /// True if the peer has switched, and what it wrote to the ring is still to be read from there.
+    pub(super) fn has_switched(&self) -> bool {
+        matches!(self.from, From::TcpUntil(_) | From::Ring)
+    }
+
+    /// TCP is all that there is to read from now on.
+    pub(super) fn go_back(&mut self) {
+        self.from = From::Tcp;
+        self.stays = true;
+    }
+
+    /// The end, as far as this end is concerned.
+    pub(super) fn fail(&mut self, error: io::Error) {
+        self.end.get_or_insert(End::Reset(Some(error)));
     }
 
     pub(super) fn state(&self) -> InboundState {
@@ -288,14 +304,14 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
 
     /// Bytes that can be read now.
     pub(crate) fn unread(&self) -> usize {
-        let in_tcp =
-            || ioctl_fionread(self.tcp.socket()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let in_tcp = || self.tcp.unread();
         let Some(connection) = self.ring.get().map(R::connection) else { return in_tcp() };
         let Ok(_turn) = self.turn() else { return 0 };
         let in_ring = connection.unread().unwrap_or(0) as usize;
         match lock(&self.inbound).from {
             From::Tcp | From::Either => in_tcp(),
             From::TcpUntil(_) => in_tcp() + in_ring,
+            From::Ring if connection.is_last() => in_tcp() + in_ring,
             From::Ring => in_ring,
         }
     }
@@ -324,25 +340,30 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             return Ok(Progress::Done(0));
         }
         let _turn = self.turn()?;
+        self.read_in_turn(how, dst)
+    }
+
+    fn read_in_turn(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
         if self.is_reading_ring() {
             return self.read_ring(how, dst);
         }
         let mut inbound = lock(&self.inbound);
         loop {
             self.advance(&mut inbound)?;
-            let limit = match inbound.from {
+            let got = match inbound.from {
                 From::Ring => {
                     drop(inbound);
                     return self.read_ring(how, dst);
                 }
-                From::TcpUntil(offset) => usize::try_from(offset - inbound.taken).unwrap_or(usize::MAX),
-                From::Tcp | From::Either => usize::MAX,
-            };
-            let mut room = dst.limit(limit);
-            let got = match how {
-                How::Take => inbound.receive(&*self.tcp, &mut room),
-                How::Peek if inbound.end.is_some() => Got::Ended,
-                How::Peek => inbound.judge(self.tcp.peek(&mut room)),
+                From::Tcp => self.read_tcp(&mut inbound, how, dst, usize::MAX),
+                From::Either => match self.read_tcp_beside_ring(&mut inbound, how, dst)? {
+                    Some(got) => got,
+                    None => continue,
+                },
+                From::TcpUntil(offset) => {
+                    let limit = usize::try_from(offset - inbound.taken).unwrap_or(usize::MAX);
+                    self.read_tcp(&mut inbound, how, dst, limit)
+                }
             };
             match (got, inbound.from) {
                 (Got::Bytes(n), _) => {
@@ -371,8 +392,66 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
+    fn read_tcp(&self, inbound: &mut Inbound, how: How, dst: &mut impl BufMut, limit: usize) -> Got {
+        let mut room = dst.limit(limit);
+        match how {
+            How::Take => inbound.receive(&*self.tcp, &mut room),
+            How::Peek if inbound.end.is_some() => Got::Ended,
+            How::Peek => inbound.judge(self.tcp.peek(&mut room)),
+        }
+    }
+
+    /// Reads from TCP what surely comes before any bytes in the ring; `None` if there is something in the ring to be
+    /// looked at first. The peer may have switched just now, and gone back since; but then it said so before it gave TCP
+    /// what comes after the ring.
+    fn read_tcp_beside_ring(
+        &self,
+        inbound: &mut Inbound,
+        how: How,
+        dst: &mut impl BufMut,
+    ) -> io::Result<Option<Got>> {
+        if inbound.end.is_some() {
+            return Ok(Some(Got::Ended));
+        }
+        let there = match self.tcp.unread() {
+            // Perhaps one that is not counted, behind an urgent one.
+            0 => match inbound.judge(self.tcp.peek(&mut &mut [0; 1][..])) {
+                Got::Bytes(n) => n,
+                nothing => return Ok(Some(nothing)),
+            },
+            n => n,
+        };
+        match self.ring.get().map(R::connection) {
+            Some(connection) if connection.is_peer_back() => {
+                self.find_switch(inbound, connection, true)?;
+                Ok(None)
+            }
+            _ => Ok(Some(self.read_tcp(inbound, how, dst, there))),
+        }
+    }
+
+    /// Looks whether the peer has switched. If not, and it writes nothing more to the ring, it never will.
+    fn find_switch(&self, inbound: &mut Inbound, connection: &Connection, is_back: bool) -> io::Result<()> {
+        match switch_offset(connection) {
+            Some(offset) if offset < inbound.taken => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
+            }
+            Some(offset) => {
+                fault!("switch-found");
+                connection.meter().discount(Direction::In, PREAMBLE);
+                inbound.from = From::TcpUntil(offset);
+            }
+            None if is_back => {
+                inbound.go_back();
+                self.stay_back(inbound, FallbackReason::PeerWentBack);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
     /// Moves on as far as can be told now.
-    fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
+    pub(super) fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
         let Some(connection) = self.ring.get().map(R::connection) else { return Ok(()) };
         if inbound.from == From::Tcp
             && !inbound.stays
@@ -380,6 +459,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             && !self.is_shared()
             && self.reads_in_flight.load(Ordering::Relaxed) == 0
         {
+            if connection.is_peer_back() {
+                inbound.stays = true;
+                return Ok(());
+            }
             match self.tcp.taken() {
                 Ok(taken) if taken == inbound.taken => {
                     connection.announce_reading()?;
@@ -394,15 +477,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 }
             }
         }
-        if inbound.from == From::Either
-            && let Some(offset) = switch_offset(connection)
-        {
-            if offset < inbound.taken {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
-            }
-            fault!("switch-found");
-            connection.meter().discount(Direction::In, PREAMBLE);
-            inbound.from = From::TcpUntil(offset);
+        if inbound.from == From::Either {
+            // Before the look at the ring: then nothing can come there any more.
+            let is_back = connection.is_peer_back();
+            self.find_switch(inbound, connection, is_back)?;
         }
         if inbound.from == From::TcpUntil(inbound.taken) {
             fault!("switch-reached");
@@ -420,27 +498,73 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         };
         let aborted = match attempt(dst) {
             Ok(Progress::Blocked) => None,
+            Err(ConnectionError::BackOnTcp) => return self.read_back(how, dst),
             Err(error @ ConnectionError::Aborted) => Some(error),
+            Ok(Progress::Done(n)) if how == How::Peek && connection.is_last() => {
+                return Ok(Progress::Done(self.peek_further(connection, n, dst)));
+            }
             other => return Ok(other?),
         };
         let mut inbound = lock(&self.inbound);
+        if inbound.from != From::Ring {
+            // Somebody else has found meanwhile that it goes on by TCP.
+            drop(inbound);
+            return self.read_in_turn(how, dst);
+        }
         if let Some(error) = aborted {
             // Reported once, as TCP does it.
             inbound.end.get_or_insert_with(|| End::Reset(Some(error.into())));
             return inbound.ended();
         }
+        let mut has_bytes = false;
         if inbound.end.is_none() {
             match inbound.judge(self.tcp.peek(&mut &mut [0; 1][..])) {
                 Got::Nothing => return Ok(Progress::Blocked),
-                Got::Bytes(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, AfterSwitch)),
+                Got::Bytes(_) => has_bytes = true,
                 Got::Ended => {}
             }
         }
-        // What the peer published before the end counts first.
-        match attempt(dst)? {
-            Progress::Blocked => inbound.ended(),
-            other => Ok(other),
+        // What the peer published before counts first; it may be that the bytes go by TCP again.
+        match attempt(dst) {
+            Err(ConnectionError::BackOnTcp) => {
+                drop(inbound);
+                self.read_back(how, dst)
+            }
+            Ok(Progress::Blocked) if has_bytes => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, AfterSwitch))
+            }
+            Ok(Progress::Blocked) => inbound.ended(),
+            other => Ok(other?),
         }
+    }
+
+    /// So many bytes of the ring were looked at; if these are the last, TCP brings what follows. Who looks for more than
+    /// the ring has would never see it otherwise.
+    #[cold]
+    fn peek_further(&self, connection: &Connection, seen: usize, dst: &mut impl BufMut) -> usize {
+        let mut inbound = lock(&self.inbound);
+        let is_all = inbound.from == From::Ring && connection.unread().is_ok_and(|n| n as usize == seen);
+        if !is_all || inbound.end.is_some() || !dst.has_remaining_mut() {
+            return seen;
+        }
+        match inbound.judge(self.tcp.peek(dst)) {
+            Got::Bytes(n) => seen + n,
+            Got::Nothing | Got::Ended => seen,
+        }
+    }
+
+    /// The ring is empty for good, and the bytes come by TCP again.
+    #[cold]
+    fn read_back(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
+        let mut inbound = lock(&self.inbound);
+        if inbound.from == From::Ring {
+            self.read_tcp_again(&mut inbound);
+            let by_us = self.ring.get().is_some_and(|ring| ring.connection().has_left());
+            let reason = if by_us { FallbackReason::LeftToSystem } else { FallbackReason::PeerWentBack };
+            self.stay_back(&mut inbound, reason);
+        }
+        drop(inbound);
+        self.read_in_turn(how, dst)
     }
 }
 
@@ -462,7 +586,7 @@ fn switch_offset(connection: &Connection) -> Option<u64> {
 #[error("the peer has switched to shared memory at an offset that was read already")]
 struct SwitchedBefore;
 
-/// The peer has sent data by TCP after it had switched.
+/// The peer has sent data by TCP after it had switched, and has not gone back.
 #[derive(Debug, thiserror::Error)]
 #[error("the peer has sent data by TCP after it had switched to shared memory")]
 struct AfterSwitch;

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
-use super::{Hybrid, STARTING, SimRing, byte, lock};
+use super::{Hybrid, STARTING, SimRing, byte, demote, lock};
 use crate::{
     Promotion, SmcConfig, Stack,
     dibs::{DeviceError, Gid, Memory, loopback::DmbLimits},
@@ -66,10 +66,20 @@ fn in_child(run: impl FnOnce()) -> ! {
 
 impl Child {
     fn ends_well(self) {
+        assert_eq!(self.status(), 0, "a child has failed");
+    }
+
+    /// Is killed, or ends well.
+    #[cfg(feature = "failpoints")]
+    fn dies(self, is_killed: bool) {
+        assert_eq!(self.status(), if is_killed { libc::SIGKILL } else { 0 });
+    }
+
+    fn status(self) -> i32 {
         let mut status = 0;
         // SAFETY: the pointer is valid for the time of the call.
         assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0);
-        assert_eq!(status, 0, "a child has failed");
+        status
     }
 }
 
@@ -294,4 +304,42 @@ fn a_handshake_that_was_broken_off_begins_anew() {
         }
     }
     assert!(begun > 3);
+}
+
+/// A process is killed while it gives its connection back. The other reads all that it wrote, and then the end.
+#[cfg(feature = "failpoints")]
+#[test]
+fn one_may_die_on_the_way_back() {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    alone("one_may_die_on_the_way_back", || {
+        for point in ["leaving-said", "ring-left", "back-said", "none"] {
+            let stacks = pair::stacks();
+            let ends = ends(&stacks);
+            (0..5).for_each(|_| exchange(&ends));
+            assert!(ends.iter().all(|end| end.reads_ring() && end.writes_ring()));
+            let [ours, theirs] = ends;
+            // On the way to the one that dies.
+            theirs.try_write(&[IoSlice::new(&[0; 100])]).unwrap();
+            let Some(child) = fork() else {
+                in_child(|| {
+                    theirs.abandon();
+                    drop(theirs);
+                    ours.try_write(&[IoSlice::new(&[1; 1000])]).unwrap();
+                    fail::cfg_callback(point, || kill_process(getpid(), Signal::KILL).unwrap()).unwrap();
+                    assert_eq!(demote(&ours), [0; 100]);
+                    assert_eq!(point, "none", "does not come by");
+                    ours.try_write(&[IoSlice::new(&[2; 1000])]).unwrap();
+                })
+            };
+            ours.abandon();
+            drop(ours);
+            child.dies(point != "none");
+            let mut got = Vec::new();
+            while matches!(theirs.try_read(&mut got), Ok(Progress::Done(n)) if n > 0) {}
+            let all = if point == "none" { [[1; 1000], [2; 1000]].concat() } else { vec![1; 1000] };
+            assert!(got == all, "{point}: {} bytes", got.len());
+            assert_eq!(theirs.try_read(&mut got).unwrap(), Progress::Eof, "{point}");
+        }
+    });
 }
