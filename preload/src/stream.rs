@@ -140,6 +140,12 @@ impl Stream {
         }
     }
 
+    /// True if other processes have the connection too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.look_for_others();
+        self.raw.is_shared()
+    }
+
     /// A descriptor of the program that is this socket.
     fn number(&self) -> c_int {
         lock(&self.numbers).first().copied().unwrap_or(-1)

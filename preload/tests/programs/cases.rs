@@ -58,7 +58,7 @@ cases! {
     exec_inherited: "exec with an inherited connection", NotYet;
     exec_inetd: "a connection as another program's standard input and output", NotYet;
     exec_cloexec: "close-on-exec", KeepsSmcd;
-    spawn: "vfork, posix_spawn and system beside and with a connection", NotYet;
+    spawn: "vfork, posix_spawn and system beside and with a connection", GoesBack;
     scm_rights: "a connection handed to another process (SCM_RIGHTS)", NotYet;
     epoll_level: "epoll, level-triggered; MOD, DEL, copies, errors", KeepsSmcd;
     epoll_edge: "epoll, edge-triggered", KeepsSmcd;
@@ -72,7 +72,7 @@ cases! {
     poll_corners: "poll and ppoll, with all sorts of descriptors", KeepsSmcd;
     select_corners: "select and pselect", KeepsSmcd;
     recv_flags: "MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT, MSG_TRUNC", KeepsSmcd;
-    out_of_band: "urgent data (MSG_OOB)", NotYet;
+    out_of_band: "urgent data (MSG_OOB)", GoesBack;
     timeouts: "SO_RCVTIMEO and SO_SNDTIMEO", KeepsSmcd;
     queue_sizes: "FIONREAD, SIOCOUTQ, SO_RCVLOWAT", KeepsSmcd;
     shutdown_each: "shutdown in each direction", KeepsSmcd;
@@ -80,7 +80,7 @@ cases! {
     close_unsent: "close right after much data: all of it arrives", KeepsSmcd;
     closed_meanwhile: "shutdown while another thread waits", KeepsSmcd;
     signals: "signals during calls that wait, with and without SA_RESTART", KeepsSmcd;
-    sigio: "signal-driven input (O_ASYNC)", NotYet;
+    sigio: "signal-driven input (O_ASYNC)", GoesBack;
     stdio: "streams of the C library (fdopen), dprintf", KeepsSmcd;
     send_file: "sendfile to a connection, splice to and from it", KeepsSmcd;
     many_messages: "recvmmsg and sendmmsg", KeepsSmcd;
