@@ -81,7 +81,7 @@ cases! {
     closed_meanwhile: "shutdown while another thread waits", KeepsSmcd;
     signals: "signals during calls that wait, with and without SA_RESTART", KeepsSmcd;
     sigio: "signal-driven input (O_ASYNC)", GoesBack;
-    given_back: "one end gives connections back to TCP, the other waits in every way", KeepsSmcd;
+    given_back: "one end gives connections back to TCP, the other waits in every way", GoesBack;
     stdio: "streams of the C library (fdopen), dprintf", KeepsSmcd;
     send_file: "sendfile to a connection, splice to and from it", KeepsSmcd;
     many_messages: "recvmmsg and sendmmsg", KeepsSmcd;
