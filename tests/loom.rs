@@ -1,5 +1,5 @@
-//! The protocols of cursors, of the doorbell, and of going back to TCP under the model checker: every interleaving and every reordering that the memory
-//! model allows, on the very files that the library is built from.
+//! The protocols of cursors, of the doorbell, and of going back to TCP under the model checker: every interleaving and
+//! every reordering that the memory model allows, on the very files that the library is built from.
 //!
 //! A byte that is read before it was published is a data race, which loom reports. A wake-up that is lost leaves both
 //! threads asleep, which loom reports as a deadlock.

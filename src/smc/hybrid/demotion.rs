@@ -81,9 +81,9 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         most: usize,
     ) -> Result<usize, DemoteError> {
         // The peer need not be disturbed for what cannot be.
-        self.few_left(inbound, connection, most)?;
+        let left = self.few_left(inbound, connection, most)?;
         if connection.has_left() {
-            return self.few_left(inbound, connection, most);
+            return Ok(left);
         }
         connection.announce_leaving()?;
         fault!("leaving-said");

@@ -366,8 +366,18 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 }
             };
             match (got, inbound.from) {
+                (Got::Bytes(n), from) if how == How::Peek => {
+                    // Who looks for more than TCP has left would never see it otherwise.
+                    let is_all = from == From::TcpUntil(inbound.taken + n as u64) && dst.has_remaining_mut();
+                    let ring = self.ring.get().filter(|_| is_all);
+                    let more = match ring.map(|ring| ring.connection().try_peek(dst)) {
+                        Some(Ok(Progress::Done(more))) => more,
+                        _ => 0,
+                    };
+                    return Ok(Progress::Done(n + more));
+                }
                 (Got::Bytes(n), _) => {
-                    if how == How::Take && self.note(Direction::In, n).is_multiple_of(LOOK_EVERY) {
+                    if self.note(Direction::In, n).is_multiple_of(LOOK_EVERY) {
                         drop(inbound);
                         self.step();
                     }
@@ -460,7 +470,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             && self.reads_in_flight.load(Ordering::Relaxed) == 0
         {
             if connection.is_peer_back() {
-                inbound.stays = true;
+                inbound.go_back();
+                self.stay_back(inbound, FallbackReason::PeerWentBack);
                 return Ok(());
             }
             match self.tcp.taken() {

@@ -145,6 +145,72 @@ static void wake_reader(int fd) {
     EXPECT(shutdown(fd, SHUT_WR) == 0 && close(fd) == 0);
 }
 
+/* Step by step, edge-triggered: nothing may look as if there were nothing new. */
+static void show_next(int epoll, int limit) {
+    struct epoll_event event;
+    int found = epoll_wait(epoll, &event, 1, limit);
+    note_epoll("next", found, &event);
+}
+
+static void see_steps(int fd) {
+    char text[100];
+    int epoll = epoll_create1(0);
+    struct epoll_event event = {EPOLLIN | EPOLLET, {.fd = fd}};
+    set_nonblocking(fd, true);
+    EXPECT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0);
+    meet();
+    meet();
+    show_next(epoll, 10000);
+    SHOW(recv(fd, text, sizeof text, 0));
+    SHOW(recv(fd, text, sizeof text, 0));
+    meet();
+    /* It was given back, and there is more. */
+    meet();
+    show_next(epoll, 10000);
+    SHOW(recv(fd, text, sizeof text, 0));
+    show_next(epoll, 20);
+    EXPECT(close(epoll) == 0);
+}
+
+static void make_steps(int fd) {
+    meet();
+    send_all(fd, "abc", 3);
+    meet();
+    meet();
+    give_back(fd);
+    send_all(fd, "def", 3);
+    meet();
+}
+
+/* As above, but nothing was read before. */
+static void see_more(int fd) {
+    char text[100];
+    struct pollfd poll_fd = {fd, POLLIN, 0};
+    for (int i = 0; i < FEW; i++) pong(fd);
+    meet();
+    SHOW(poll(&poll_fd, 1, 20));
+    meet();
+    wait_for_bytes(fd, 6);
+    SHOW(recv(fd, text, sizeof text, 0));
+    note_bytes(text, 6);
+    SHOW(poll(&poll_fd, 1, 20));
+    meet();
+    pong(fd);
+}
+
+static void make_more(int fd, bool in_ring) {
+    for (int i = 0; i < FEW; i++) ping(fd, "more");
+    if (!in_ring) give_back(fd);
+    meet();
+    sleep_ms(40);
+    send_all(fd, "abc", 3);
+    if (in_ring) give_back(fd);
+    send_all(fd, "def", 3);
+    meet();
+    meet();
+    ping(fd, "by tcp");
+}
+
 static const unsigned pauses[] = {0, 1, 5};
 
 void serve(int listener) {
@@ -163,8 +229,8 @@ void serve(int listener) {
         EXPECT(close(one) == 0);
     }
     echo(READ, eager(accept_from(listener)));
-    give_back(fd);
-    pong(fd);
+    see_steps(fd);
+    for (int i = 0; i < 2; i++) see_more(eager(accept_from(listener)));
 }
 
 void connect_and_run(uint16_t port) {
@@ -184,5 +250,6 @@ void connect_and_run(uint16_t port) {
         EXPECT(close(one) == 0);
     }
     wake_reader(eager(connect_to(port)));
-    ping(fd, "and back");
+    make_steps(fd);
+    for (int i = 0; i < 2; i++) make_more(eager(connect_to(port)), i > 0);
 }

@@ -221,6 +221,9 @@ fn bytes_from_before_the_switch_come_first() {
     raw(b"still by tcp, ");
     write(b, b"by the ring");
     assert!(b.writes_ring());
+    let mut seen = Vec::new();
+    a.try_peek(&mut (&mut seen).limit(20)).unwrap();
+    assert_eq!(seen, b"still by tcp, by the", "whichever way they came");
     assert_eq!(demote(a), b"still by tcp, by the ring");
     write(b, b", by tcp again");
     assert_eq!(read(a), b", by tcp again");
