@@ -166,6 +166,8 @@ static void see_steps(int fd) {
     meet();
     /* It was given back, and there is more. */
     meet();
+    struct pollfd poll_fd = {epoll, POLLIN, 0};
+    SHOW(poll(&poll_fd, 1, 10000));
     show_next(epoll, 10000);
     SHOW(recv(fd, text, sizeof text, 0));
     show_next(epoll, 20);
