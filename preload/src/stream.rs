@@ -343,6 +343,7 @@ impl Stream {
         if flags & libc::MSG_TRUNC != 0 {
             return self.discard(wanted, patience);
         }
+        room.check()?;
         if flags & libc::MSG_PEEK != 0 {
             return again(|| self.raw.peek(room, || patience));
         }
