@@ -335,7 +335,10 @@ impl RawStream {
         }
         // Taken before the look, so that what comes meanwhile is looked at again.
         let has_news = self.has_tcp_news.swap(false, Ordering::AcqRel);
-        if !has_news && !connection.is_last() && (on_ring || connection.unread().is_ok_and(|unread| unread == 0)) {
+        if !has_news
+            && !connection.is_last()
+            && (on_ring || connection.unread().is_ok_and(|unread| unread == 0))
+        {
             return false;
         }
         let is_readable = self.waits.hybrid.is_readable();
