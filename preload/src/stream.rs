@@ -89,6 +89,8 @@ pub(crate) struct Stream {
     ends: AtomicU16,
     /// The peer's end of the doorbell has gone.
     is_bell_gone: AtomicBool,
+    /// The end that the ring has told of was waited for.
+    has_awaited_end: AtomicBool,
     /// A write found no room, and nobody has looked since.
     full: AtomicBool,
 }
@@ -119,6 +121,7 @@ impl Stream {
             low_water: AtomicUsize::new(1),
             ends: AtomicU16::new(0),
             is_bell_gone: AtomicBool::new(false),
+            has_awaited_end: AtomicBool::new(false),
             full: AtomicBool::new(false),
         }
     }
@@ -368,6 +371,7 @@ impl Stream {
         if flags & libc::MSG_TRUNC != 0 {
             return self.discard(wanted, patience);
         }
+        room.check()?;
         if flags & libc::MSG_PEEK != 0 {
             return again(|| self.raw.peek(room, || patience));
         }
@@ -404,9 +408,7 @@ impl Stream {
     /// The peer has broken off. The TCP connection knows in which words to say so, and how often; if it has not heard of
     /// it yet, it will at once.
     fn ask_tcp(&self, error: io::Error) -> io::Result<usize> {
-        let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-        let mut fds = [PollFd::from_borrowed_fd(self.raw.as_fd(), PollFlags::empty())];
-        let _ = poll(&mut fds, Some(&limit));
+        self.await_end(PollFlags::empty());
         match rustix::net::recv(self.raw.as_fd(), &mut [0; 1][..], RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Ok(0),
             Err(errno) if errno != Errno::AGAIN => Err(errno.into()),
@@ -600,7 +602,24 @@ impl Stream {
         if !self.raw.is_on_rings() || (self.raw.has_peer_ended() && !self.has_hung_up()) {
             self.tcp_has_news();
         }
-        self.ends.load(Ordering::Relaxed).cast_signed()
+        let ends = self.ends.load(Ordering::Relaxed).cast_signed();
+        if ends != 0 || !self.raw.has_peer_ended() {
+            return ends;
+        }
+        // The word in the ring comes before the FIN, or the reset, that goes with it; by TCP, the end of the data and
+        // that are one.
+        if !self.has_awaited_end.swap(true, Ordering::Relaxed) {
+            self.await_end(PollFlags::RDHUP);
+            self.tcp_has_news();
+        }
+        self.ends.load(Ordering::Relaxed).cast_signed() | libc::POLLRDHUP
+    }
+
+    /// Waits until the TCP connection has heard of the end too: of a reset, or of these. That takes microseconds, unless
+    /// the peer is stopped.
+    fn await_end(&self, events: PollFlags) {
+        let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let _ = poll(&mut [PollFd::from_borrowed_fd(self.raw.as_fd(), events)], Some(&limit));
     }
 
     fn has_hung_up(&self) -> bool {

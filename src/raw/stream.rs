@@ -344,12 +344,16 @@ impl RawStream {
         let alone = self.connection().filter(is_alone);
         let Some(connection) = alone else { return self.waits.hybrid.is_readable() };
         let on_ring = self.waits.hybrid.reads_ring();
-        if on_ring && connection.is_readable() {
+        // It may have been left in this moment, and that was all.
+        if on_ring && connection.is_readable() && !connection.is_last() {
             return true;
         }
         // Taken before the look, so that what comes meanwhile is looked at again.
         let has_news = self.has_tcp_news.swap(false, Ordering::AcqRel);
-        if !has_news && (on_ring || connection.unread().is_ok_and(|unread| unread == 0)) {
+        if !has_news
+            && !connection.is_last()
+            && (on_ring || connection.unread().is_ok_and(|unread| unread == 0))
+        {
             return false;
         }
         let is_readable = self.waits.hybrid.is_readable();

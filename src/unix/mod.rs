@@ -8,9 +8,11 @@ mod handed;
 pub(crate) mod kept;
 pub(crate) mod packet;
 mod per_process;
+pub(crate) mod sized_memory;
 pub(crate) mod sockopt;
 
 pub(crate) use generation::Generation;
 pub(crate) use handed::Handed;
 pub(crate) use kept::Kept;
 pub(crate) use per_process::PerProcess;
+pub(crate) use sized_memory::sized_memory;

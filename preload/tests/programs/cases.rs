@@ -87,7 +87,8 @@ cases! {
     many_messages: "recvmmsg and sendmmsg", KeepsSmcd;
     vectors: "readv, writev, recvmsg, sendmsg, recvfrom, sendto", KeepsSmcd;
     fortified: "the checking variants of the calls (`__recv_chk` and others)", KeepsSmcd;
-    bad_arguments: "bad addresses, bad descriptors, calls that sockets do not know", NotYet;
+    bad_arguments: "null pointers, bad descriptors, calls that sockets do not know", KeepsSmcd;
+    bad_addresses: "memory that is not there (EFAULT)", NotYet;
     fill_and_drain: "O_NONBLOCK, FIONBIO, MSG_DONTWAIT: full and empty", KeepsSmcd;
     corked: "TCP_CORK, MSG_MORE, TCP_NODELAY", KeepsSmcd;
     connecting: "connect, blocking and not; names and options", KeepsSmcd;

@@ -277,6 +277,26 @@ fn one_that_has_nothing_to_take_back_is_waited_for() {
     }
 }
 
+#[test]
+fn one_that_begins_at_the_last_moment_is_waited_for() {
+    let ([a, b], [tcp, _]) = switched(&pair::stacks());
+    write(&b, b"unread");
+    let connection = b.ring().unwrap().connection();
+    let result = a.demote_with(0, &mut |_, stand| {
+        let is_taken = stand == Stand::Taken;
+        if is_taken {
+            b.tcp.send(&[IoSlice::new(b"unread")]).unwrap();
+            connection.outlet().finish_request(6).unwrap();
+            connection.go_back().unwrap();
+        } else {
+            assert_eq!(connection.outlet().take_request(), Some(0));
+        }
+        is_taken
+    });
+    assert_eq!(result.unwrap(), 0);
+    assert_eq!(by_tcp(&tcp), b"unread");
+}
+
 /// Readers of this end, which take the short way to the ring, are in nobody's way.
 #[test]
 fn threads_that_read_meanwhile_get_their_part() {
