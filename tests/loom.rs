@@ -25,6 +25,8 @@ mod misbehaved;
 mod parking;
 #[path = "../src/smc/receiver.rs"]
 mod receiver;
+#[path = "../src/smc/returning.rs"]
+mod returning;
 #[path = "../src/smc/sender.rs"]
 mod sender;
 #[path = "../src/smc/words.rs"]
@@ -41,6 +43,7 @@ use loom::{
 use misbehaved::PeerMisbehaved;
 use parking::Sleeper;
 use receiver::Receiver;
+use returning::Stand;
 use sender::Sender;
 use sync::{AtomicU32, AtomicU64, Ordering, fence};
 use writing::Order;
@@ -254,4 +257,62 @@ fn what_goes_by_tcp_again_comes_after_the_ring() {
         assert_eq!(got, [1, 2]);
         writer.join().unwrap();
     });
+}
+
+/// Sends what is unread in the ring, as `Connection::take_back` does; the other end may have left it long ago.
+fn take_back(shared: &Shared, way: &Way, returned: &AtomicU64, sender: &mut Sender, tcp: &Mutex<Vec<u8>>) {
+    if way.leaving.load(Ordering::Acquire) == 0 || returning::take(returned).is_none() {
+        return;
+    }
+    sender.on_cons(load(&shared.cons).0).unwrap();
+    let (unread, mut at) = (sender.unconfirmed(), sender.cons());
+    for _ in 0..unread {
+        // SAFETY: as above.
+        let byte = shared.ring[at.count as usize].with(|cell| unsafe { *cell });
+        tcp.lock().unwrap().push(byte);
+        at = at.add(sender.ring(), 1);
+    }
+    returning::finish(returned, unread);
+}
+
+#[test]
+fn what_is_taken_back_comes_once() {
+    for has_left_before in [false, true] {
+        loom::model(move || {
+            let ring = RingLen::of_dmb(CDC_LEN + RING).unwrap();
+            let (shared, way) = (Arc::new(Shared::new()), Arc::new(Way::default()));
+            let (returned, tcp) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
+            way.leaving.store(has_left_before.into(), Ordering::Relaxed);
+            let mut sender = Sender::new(ring);
+            assert!(shared.write(&mut sender, 1) && shared.write(&mut sender, 2));
+            let writer = {
+                let (shared, way, returned, tcp) =
+                    (shared.clone(), way.clone(), returned.clone(), tcp.clone());
+                thread::spawn(move || take_back(&shared, &way, &returned, &mut sender, &tcp))
+            };
+            let mut receiver = Receiver::new(ring);
+            let mut got = vec![shared.read(&mut receiver).unwrap()];
+            shared.cons.store(receiver.cons().to_word([0, 0]), Ordering::Release);
+            returning::ask(&returned, 0);
+            way.leaving.store(1, Ordering::Release);
+            while returning::withdraw(&returned, 0) == Stand::Taken {
+                thread::yield_now();
+            }
+            match returning::look(&returned) {
+                Stand::Nothing => got.extend(shared.read(&mut receiver)),
+                Stand::Done(sent) => {
+                    let tcp = tcp.lock().unwrap();
+                    assert_eq!(tcp.len(), sent as usize);
+                    got.extend(&*tcp);
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(got, [1, 2]);
+            writer.join().unwrap();
+            // What was withdrawn is not sent after all.
+            let sent = u32::try_from(tcp.lock().unwrap().len()).unwrap();
+            let stand = if sent == 0 { Stand::Nothing } else { Stand::Done(sent) };
+            assert_eq!(returning::look(&returned), stand);
+        });
+    }
 }

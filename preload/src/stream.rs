@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::BufMut;
@@ -36,6 +36,28 @@ use crate::{
 
 /// Bytes that are read at a time when they are only to be thrown away.
 const SCRATCH: usize = 64 * 1024;
+
+/// How long the peers of the connections that leave us at the same time have, in all, to send once more what was not read.
+/// Those that wait for something answer at once.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Each of them has so long, however many there are.
+const LEAST_GRACE: Duration = Duration::from_millis(10);
+
+/// What is left of that.
+#[derive(Debug)]
+pub(crate) struct Grace(Instant);
+
+impl Grace {
+    /// All of it.
+    pub(crate) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    fn left(&self) -> Duration {
+        GRACE.saturating_sub(self.0.elapsed()).max(LEAST_GRACE)
+    }
+}
 
 /// Which way a call goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -215,15 +237,21 @@ impl Stream {
     }
 
     /// The socket will be used in a way that passes us by, for this reason: it is given back to TCP. What has come by the
-    /// ring and was not read is still read here first, by those that have the stream; others never see it.
+    /// ring and was not read is sent once more by the peer. Should it not answer, that is still read here first, by those
+    /// that have the stream; others never see it.
     pub(crate) fn leaves_us(&self, why: &str) {
-        self.leave(why, RawStream::demote);
+        self.leaves_us_within(why, &Grace::begin());
     }
 
-    /// As [`Stream::leaves_us`], but only if there is nothing that others would never see. False if there is: then it
-    /// goes on as before.
-    pub(crate) fn leaves_us_wholly(&self, why: &str) -> bool {
-        self.leave(why, |raw| raw.demote_wholly().map(|()| 0))
+    /// As [`Stream::leaves_us`], as one of several that leave.
+    pub(crate) fn leaves_us_within(&self, why: &str, grace: &Grace) {
+        self.leave(why, |raw| raw.demote(grace.left()));
+    }
+
+    /// As [`Stream::leaves_us_within`], but only if there is nothing that others would never see. False if there is: then
+    /// it goes on as before.
+    pub(crate) fn leaves_us_wholly(&self, why: &str, grace: &Grace) -> bool {
+        self.leave(why, |raw| raw.demote_wholly(grace.left()).map(|()| 0))
     }
 
     fn leave(&self, why: &str, demote: impl FnOnce(&RawStream) -> Result<usize, DemoteError>) -> bool {
@@ -483,6 +511,7 @@ impl Stream {
     /// What `poll` would say of the socket, of these and of what it says unasked. Takes no system call unless the end of
     /// the connection has been announced.
     pub(crate) fn events(&self, wanted: c_short) -> c_short {
+        self.raw.follow();
         let mut events = self.ends() & (wanted | libc::POLLERR | libc::POLLHUP);
         if wanted & (libc::POLLIN | libc::POLLRDNORM) != 0 && self.is_readable() {
             events |= wanted & (libc::POLLIN | libc::POLLRDNORM);

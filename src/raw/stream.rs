@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::BufMut;
@@ -116,26 +117,38 @@ impl RawStream {
     /// Gives the connection back to TCP, for good: from now on all that is written goes by the socket, at both ends. The
     /// peer's program need not do anything.
     ///
-    /// What came by the ring before and was not read stays there, and is read here before what the socket brings: by this
-    /// process, and by those that it shares the stream with. Says how many bytes that is; if there are none, the socket
-    /// alone carries the connection ([`RawStream::stays`], [`RawStream::is_back`]), else with the first look after they
-    /// were read. Who has only the socket never sees them: see [`RawStream::demote_wholly`].
+    /// What came by the ring before and was not read comes by the socket once more: the peer sends it, if it answers within
+    /// `limit`. It does so in whatever call its program is in or makes next, and is woken if it sleeps in one. An urgent
+    /// byte among them is then one as any other.
+    ///
+    /// If the peer does not answer, the bytes stay where they are, and are read here before what the socket brings: by
+    /// this process, and by those that it shares the stream with. Says how many bytes that is; if there are none, the
+    /// socket alone carries the connection ([`RawStream::stays`], [`RawStream::is_back`]), else with the first look after
+    /// they were read. Who has only the socket never sees them: see [`RawStream::demote_wholly`].
     ///
     /// Threads that wait here for data wake up with the next that comes, those that wait for room within a tenth of a
     /// second. Who waits for the socket and the doorbell by itself is to look again.
     ///
     /// # Errors
-    /// If that cannot be, after a second at most.
-    pub fn demote(&self) -> Result<usize, DemoteError> {
-        self.waits.hybrid.demote(usize::MAX)
+    /// If that cannot be, after twice the time at most.
+    pub fn demote(&self, limit: Duration) -> Result<usize, DemoteError> {
+        self.waits.hybrid.demote(usize::MAX, limit)
     }
 
     /// As [`RawStream::demote`], but only if nothing is left to be read here: afterwards whoever has the socket has all.
     ///
     /// # Errors
     /// [`DemoteError::Unread`] if there is something; it goes on by rings then. The others as for [`RawStream::demote`].
-    pub fn demote_wholly(&self) -> Result<(), DemoteError> {
-        self.waits.hybrid.demote(0).map(drop)
+    pub fn demote_wholly(&self, limit: Duration) -> Result<(), DemoteError> {
+        self.waits.hybrid.demote(0, limit).map(drop)
+    }
+
+    /// Does what the peer asks of the library, if it does ([`RawStream::demote`]). Reading, writing and asking whether that
+    /// would wait do so too; this is for those who look for something else.
+    #[inline]
+    pub fn follow(&self) {
+        // Whoever reads or writes next is told of what is wrong.
+        let _ = self.waits.hybrid.follow();
     }
 
     /// True once both directions have gone back to TCP and nothing is left in the rings: the program may use the socket
@@ -325,8 +338,10 @@ impl RawStream {
     /// ([`RawStream::look_at_tcp`]).
     pub fn is_readable(&self) -> bool {
         // A ring that is left for TCP says that there is something to be looked at.
-        let alone =
-            self.connection().filter(|connection| !self.waits.hybrid.is_shared() && !connection.is_last());
+        let is_alone = |connection: &&Connection| {
+            !self.waits.hybrid.is_shared() && !connection.is_last() && !connection.is_asked()
+        };
+        let alone = self.connection().filter(is_alone);
         let Some(connection) = alone else { return self.waits.hybrid.is_readable() };
         let on_ring = self.waits.hybrid.reads_ring();
         // It may have been left in this moment, and that was all.
@@ -484,6 +499,9 @@ mod tests {
         (streams, sockets)
     }
 
+    /// For those who answer.
+    const LIMIT: Duration = Duration::from_secs(10);
+
     fn read(stream: &RawStream) -> Vec<u8> {
         let mut buf = Vec::new();
         stream.read(&mut (&mut buf).limit(100), patience).unwrap();
@@ -494,8 +512,10 @@ mod tests {
     fn what_is_given_back_is_plain_tcp_at_both_ends() {
         let ([a, b], [mut socket, _other]) = on_rings();
         b.write(&[IoSlice::new(b"unread")], patience).unwrap();
-        assert!(matches!(a.demote_wholly(), Err(DemoteError::Unread(6))));
-        assert_eq!(a.demote().unwrap(), 6);
+        // Nobody is in a call at the other end.
+        let limit = Duration::from_millis(5);
+        assert!(matches!(a.demote_wholly(limit), Err(DemoteError::Unread(6))));
+        assert_eq!(a.demote(limit).unwrap(), 6);
         assert!(!a.stays(), "there is something to be read here");
         assert_eq!(a.unread(), 6);
         assert_eq!(read(&a), b"unread");
@@ -516,6 +536,35 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_read_comes_by_the_socket() {
+        for pause in [0, 1, 5] {
+            let ([a, b], [mut socket, _other]) = on_rings();
+            b.write(&[IoSlice::new(b"sent before, ")], patience).unwrap();
+            thread::scope(|scope| {
+                // Awake, asleep in two ways, and about to be asked whether there is something.
+                let reader = scope.spawn(|| match pause {
+                    0 => {
+                        while !b.is_readable() {}
+                        read(&b)
+                    }
+                    _ => read(&b),
+                });
+                thread::sleep(Duration::from_millis(pause));
+                a.demote_wholly(LIMIT).unwrap();
+                assert!(a.stays());
+                drop(a);
+                socket.write_all(b"question").unwrap();
+                assert_eq!(reader.join().unwrap(), b"question");
+            });
+            b.write(&[IoSlice::new(b"and after")], patience).unwrap();
+            assert!(b.stays());
+            let mut got = [0; 22];
+            socket.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"sent before, and after");
+        }
+    }
+
+    #[test]
     fn who_waits_goes_on() {
         let ([a, b], [mut socket, _other]) = on_rings();
         let much = vec![1; 20_000_000];
@@ -529,7 +578,7 @@ mod tests {
             });
             thread::sleep(Duration::from_millis(20));
             let mut got = Vec::new();
-            a.demote().unwrap();
+            a.demote(LIMIT).unwrap();
             while a.may_come_by_tcp() && !a.stays() {
                 got.extend(read(&a));
             }

@@ -1,17 +1,18 @@
-//! Connection Data Control: the message in the first 32 bytes of a DMB, written by the peer alone.
+//! Connection Data Control: the message in the first 32 bytes of a DMB, written by the peer alone, but for the last word.
 //!
 //! ```text
 //!  0  type 0xFE, zeros
 //!  8  prod.wrap u16, prod.count u32, "urgent present" or zero, zero
 //! 16  cons.wrap u16, cons.count u32, producer flags, connection state flags
-//! 24  zeros
+//! 24  zeros; how far the return of unread bytes is, of a connection that goes back to TCP (`returning`)
 //! ```
 //!
 //! Byte 14 is zero in Linux, which reads the message after a signal and so finds cursor and flags together. Here the
 //! words are read at any time. So "urgent present" stands in the word of the cursor too: two words are never seen at
 //! the same moment.
 //!
-//! Numbers are in the byte order of the host (SMC-D never swaps them). A receiver looks at the words at 8 and 16 only.
+//! Numbers are in the byte order of the host (SMC-D never swaps them). Of what the peer says, a receiver looks at the
+//! words at 8 and 16 only.
 
 use super::cursor::{CDC_LEN, Cursor};
 
@@ -23,6 +24,9 @@ pub(crate) const PROD: usize = 8;
 
 /// Offset of the consumer word, which carries the flags too, in a DMB.
 pub(crate) const CONS: usize = 16;
+
+/// Offset of the word that says how far the return of unread bytes is, in the DMB that they are in.
+pub(crate) const RETURNED: usize = 24;
 
 bitflags::bitflags! {
     /// Producer flags: byte 22 of the message.

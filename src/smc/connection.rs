@@ -3,6 +3,7 @@
 //! Nothing here waits. [`Connection::try_read`] and [`Connection::try_write`] do what can be done now; front ends
 //! arm the interrupt, look again, and sleep.
 
+mod returning;
 mod state;
 mod way;
 
@@ -16,6 +17,7 @@ use std::{
 
 use bytes::BufMut;
 
+pub(crate) use returning::Asked;
 pub(crate) use state::{ConnectionState, Held};
 
 use super::{
@@ -61,8 +63,6 @@ struct Tx {
     sender: Sender,
     /// Writing was shut down, or the last flags are out and the peer's DMB must not be touched again.
     ended: bool,
-    /// Writing has gone back to TCP. Then it has ended here, too.
-    back: bool,
 }
 
 /// What the consumer word in the peer's DMB says, and the close state that it reflects.
@@ -96,6 +96,8 @@ pub(crate) struct Connection {
     abandoned: AtomicBool,
     /// What is in our ring is the last that ever will be; see [`Connection::leave`].
     left: AtomicBool,
+    /// Writing has gone back to TCP. Then it has ended here, too.
+    back: AtomicBool,
 }
 
 /// What the peer has to know of the sender besides its cursor.
@@ -122,7 +124,7 @@ impl Connection {
             own_ring,
             peer_ring,
             rx: Mutex::new(Receiver::new(own_ring)),
-            tx: Mutex::new(Tx { sender: Sender::new(peer_ring), ended: false, back: false }),
+            tx: Mutex::new(Tx { sender: Sender::new(peer_ring), ended: false }),
             out: Mutex::new(Out { cdc: Cdc::default(), close: CloseState::new(), ended: false }),
             peer_state: AtomicU8::new(0),
             peer_gone: AtomicBool::new(false),
@@ -132,6 +134,7 @@ impl Connection {
             meter: Meter::default(),
             abandoned: AtomicBool::new(false),
             left: AtomicBool::new(false),
+            back: AtomicBool::new(false),
         }
     }
 
@@ -282,7 +285,8 @@ impl Connection {
         self.pass_urgent(&mut rx).is_err()
             || rx.available() > 0
             || !matches!(self.refresh_rx(&mut rx), Ok(0))
-            || !matches!(self.ran_dry(&mut rx), Ok(Progress::Blocked))
+            // What the peer asks for is nothing to be read, and done by those who look next.
+            || !matches!(self.ran_dry(&mut rx), Ok(Progress::Blocked) | Err(ConnectionError::AsksForTcp))
     }
 
     /// Nothing is left in the ring: says whether more can come. Looks at the peer's flags first and at its producer
@@ -290,6 +294,9 @@ impl Connection {
     fn ran_dry(&self, rx: &mut Receiver) -> Result<Progress, ConnectionError> {
         let gone = self.peer_gone.load(Ordering::Acquire);
         let (way, state) = self.look_at_flags()?;
+        if way.contains(ProducerFlags::LEAVING) && !self.is_back() {
+            return Err(ConnectionError::AsksForTcp);
+        }
         let is_back = way.contains(ProducerFlags::BACK) || self.has_left();
         if state.is_empty() && !is_back && !gone && !self.is_over() {
             return Ok(Progress::Blocked);
@@ -412,7 +419,7 @@ impl Connection {
     fn why_not_writable(&self, tx: &Tx, is_left: bool, state: StateFlags) -> ConnectionError {
         if let Some(fault) = self.fault.get() {
             ConnectionError::PeerMisbehaved(*fault)
-        } else if tx.back {
+        } else if self.is_back() {
             ConnectionError::BackOnTcp
         } else if tx.ended {
             ConnectionError::ShutDown
@@ -585,7 +592,7 @@ impl Connection {
         let mut tx = lock(&self.tx);
         tx.ended = true;
         let mut out = lock(&self.out);
-        let abort = *self.close_as_abort.get_or_init(|| rx.available() > 0);
+        let abort = *self.close_as_abort.get_or_init(|| rx.pending() > 0);
         let flags = out.close.close(abort);
         let _ = self.send_flags(&mut out, flags);
         out.ended = true;
@@ -596,14 +603,14 @@ impl Connection {
         let _ = self.close_as_abort.set(as_abort);
     }
 
-    /// Bytes that can be read now.
+    /// Bytes that can be read now, or once it is their turn.
     ///
     /// # Errors
     /// If the peer broke the protocol.
     pub(crate) fn unread(&self) -> Result<u32, ConnectionError> {
         let mut rx = lock(&self.rx);
         self.refresh_rx(&mut rx)?;
-        Ok(rx.available())
+        Ok(rx.pending())
     }
 
     fn send_abort(&self) {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    cdc::{CONS, Cdc, PROD},
+    cdc::{CONS, Cdc, PROD, RETURNED},
     cursor::CDC_LEN,
+    returning,
 };
 use crate::dibs::{Cause, Device, DeviceError, DmbToken, RemoteDmb, Writing};
 
@@ -52,6 +53,32 @@ impl Outlet {
             Self::Moved { device, token, index, base } => {
                 device.move_data(*token, *index, false, base + offset, data)
             }
+        }
+    }
+
+    /// Takes the peer's request for what it has not read of its ring, if there is one: says how many bytes of that are to be
+    /// left out. To be followed by [`Outlet::finish_request`].
+    pub(crate) fn take_request(&self) -> Option<u32> {
+        match self {
+            Self::Mapped(dmb) => returning::take(dmb.memory().word64(RETURNED).ok()?),
+            Self::Moved { .. } => None,
+        }
+    }
+
+    /// So many bytes were sent to the peer by another way.
+    pub(crate) fn finish_request(&self, sent: u32) -> Result<(), DeviceError> {
+        match self {
+            Self::Mapped(dmb) => returning::finish(dmb.memory().word64(RETURNED)?, sent),
+            Self::Moved { .. } => return Err(DeviceError::Unsupported),
+        }
+        Ok(())
+    }
+
+    /// Copies out of the peer's ring what was put there.
+    pub(crate) fn read_back(&self, ring_offset: u32, out: &mut [u8]) -> Result<(), DeviceError> {
+        match self {
+            Self::Mapped(dmb) => dmb.memory().read(CDC_LEN + ring_offset as usize, out),
+            Self::Moved { .. } => Err(DeviceError::Unsupported),
         }
     }
 

@@ -114,6 +114,11 @@ impl Tcp for TcpStream {
         self.try_io(Interest::WRITABLE, || send(self, bufs))
     }
 
+    /// Past the runtime, which may not know yet that there is room.
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        send(self, &[IoSlice::new(bytes)])
+    }
+
     /// By way of the runtime, which thereby learns if it has to wait.
     fn is_writable(&self) -> bool {
         let look = || if is_writable(self.as_fd()) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };

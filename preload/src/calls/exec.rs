@@ -2,27 +2,34 @@
 //!
 //! They may have this library or not, and may use the connection or only have it by oversight: nothing says so. A
 //! connection that is not closed on the way is given back to TCP. Bytes that have come by the ring and were not read are
-//! still there for a process that has the connection and goes on; a process that would take them with it is not executed.
+//! sent once more by the peer. If it does not answer, they are still there for a process that has the connection and goes
+//! on; a process that would take them with it is not executed.
 
 use std::ffi::c_char;
 
 use libc::{FILE, c_int, c_void, pid_t};
 
 use super::variadic::jump;
-use crate::{errno, process, real::hook, stream::Stream, table};
+use crate::{
+    errno, process,
+    real::hook,
+    stream::{Grace, Stream},
+    table,
+};
 
 const WHY: &str = "another program gets it";
 
 /// Lets go of what another program gets. What is said of the descriptors is this process' own word, so what a child has
 /// closed, or keeps for itself, does not count.
-fn leave_inherited(mut leave: impl FnMut(&Stream)) {
+fn leave_inherited(mut leave: impl FnMut(&Stream, &Grace)) {
     errno::quietly(|| {
+        let grace = Grace::begin();
         for fd in table::within(0, table::LEN) {
             if let Some(stream) = table::stream(fd)
                 && !stream.raw.stays()
                 && is_inherited(fd)
             {
-                leave(&stream);
+                leave(&stream, &grace);
             }
         }
     });
@@ -36,7 +43,7 @@ fn is_inherited(fd: c_int) -> bool {
 
 /// Another program is about to be started beside this one, which goes on.
 fn before_start() {
-    leave_inherited(|stream| stream.leaves_us(WHY));
+    leave_inherited(|stream, grace| stream.leaves_us_within(WHY, grace));
 }
 
 /// Another program is about to take the place of this one, or of a child that borrows our memory. Fails with
@@ -44,11 +51,11 @@ fn before_start() {
 fn in_place(execute: impl FnOnce() -> c_int) -> c_int {
     let mut loses = false;
     if process::is_ours() {
-        leave_inherited(|stream| {
+        leave_inherited(|stream, grace| {
             if stream.is_shared() {
-                stream.leaves_us(WHY);
+                stream.leaves_us_within(WHY, grace);
             } else {
-                loses |= !stream.leaves_us_wholly(WHY);
+                loses |= !stream.leaves_us_wholly(WHY, grace);
             }
         });
     } else {

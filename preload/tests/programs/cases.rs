@@ -55,11 +55,11 @@ cases! {
     daemon_mode: "daemon()", KeepsSmcd;
     dup_each: "dup, dup2, dup3, F_DUPFD: any copy is as good, and the last close is the end", KeepsSmcd;
     dup2_over: "another file takes the descriptor's place", KeepsSmcd;
-    exec_inherited: "exec with an inherited connection", NotYet;
-    exec_inetd: "a connection as another program's standard input and output", NotYet;
+    exec_inherited: "exec with an inherited connection", GoesBack;
+    exec_inetd: "a connection as another program's standard input and output", GoesBack;
     exec_cloexec: "close-on-exec", KeepsSmcd;
     spawn: "vfork, posix_spawn and system beside and with a connection", GoesBack;
-    scm_rights: "a connection handed to another process (SCM_RIGHTS)", NotYet;
+    scm_rights: "a connection handed to another process (SCM_RIGHTS)", GoesBack;
     epoll_level: "epoll, level-triggered; MOD, DEL, copies, errors", KeepsSmcd;
     epoll_edge: "epoll, edge-triggered", KeepsSmcd;
     epoll_edge_loop: "an event loop, edge-triggered, both directions full", KeepsSmcd;
@@ -95,7 +95,7 @@ cases! {
     ipv6: "IPv6, and IPv4 by an IPv6 socket", KeepsSmcd;
     many_connections: "300 connections at once", KeepsSmcd;
     close_many: "close_range, closefrom, and closing all numbers", KeepsSmcd;
-    cloned: "clone, with and without shared descriptors", NotYet;
+    cloned: "clone, with and without shared descriptors", GoesBack;
     peer_killed: "the peer is killed: what it had sent, then the end", KeepsSmcd;
     peer_killed_unread: "the peer is killed with unread data: a reset", NotYet;
     peer_killed_asleep: "the peer is killed while threads wait for it", KeepsSmcd;

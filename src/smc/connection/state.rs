@@ -120,7 +120,7 @@ impl Connection {
         let held = self.hold();
         let mut marks = Marks::empty();
         marks.set(Marks::TX_ENDED, held.tx.ended);
-        marks.set(Marks::TX_BACK, held.tx.back);
+        marks.set(Marks::TX_BACK, self.is_back());
         marks.set(Marks::OUT_ENDED, held.out.ended);
         marks.set(Marks::PEER_GONE, self.peer_gone.load(Ordering::Acquire));
         marks.set(Marks::LEFT, self.has_left());
@@ -146,8 +146,8 @@ impl Connection {
         }
         let mut held = self.hold();
         *held.rx = state.receiver;
-        let (ended, back) = (state.marks.contains(Marks::TX_ENDED), state.marks.contains(Marks::TX_BACK));
-        *held.tx = Tx { sender: state.sender, ended, back };
+        *held.tx = Tx { sender: state.sender, ended: state.marks.contains(Marks::TX_ENDED) };
+        self.back.store(state.marks.contains(Marks::TX_BACK), Ordering::Release);
         let ended = state.marks.contains(Marks::OUT_ENDED);
         *held.out = Out { cdc: state.cdc, close: state.close, ended };
         self.peer_state.store(state.peer_state.bits(), Ordering::Release);

@@ -3,17 +3,10 @@
 //! Each direction moves to the ring once, and may move back once. The reader asks for either (`READING`, `LEAVING`), the
 //! writer does it; its last word in the ring is `BACK`, and TCP goes on from there.
 
-use std::{
-    sync::atomic::Ordering,
-    thread,
-    time::{Duration, Instant},
-};
+use std::sync::atomic::Ordering;
 
 use super::{CONS, Connection, ConnectionError, ProducerFlags, StateFlags, flags_of, load, lock};
 use crate::dibs::Cause;
-
-/// A writer that goes on is done within this time, and is looked at so often.
-const PAUSE: Duration = Duration::from_micros(20);
 
 impl Connection {
     /// Tells the peer that we read what it writes to our ring.
@@ -40,7 +33,7 @@ impl Connection {
     pub(crate) fn go_back(&self) -> Result<(), ConnectionError> {
         let mut tx = lock(&self.tx);
         tx.ended = true;
-        tx.back = true;
+        self.back.store(true, Ordering::Release);
         // All that was written is published, since nobody writes. The peer looks at this flag first and then at the
         // cursor.
         self.tell(ProducerFlags::empty(), ProducerFlags::BACK, &[Cause::Data])
@@ -76,26 +69,24 @@ impl Connection {
         self.dmb.memory().word64(CONS).map_or_else(|_| Default::default(), |word| flags_of(load(word).1))
     }
 
-    /// Waits until no write of the peer is under way that began before it could see that we leave. Afterwards our ring
-    /// has all that will ever be in it. False if that takes longer than `limit`.
+    /// Makes sure that a write of the peer that began before it could see that we leave is seen
+    /// ([`Connection::is_written`]) until it is over.
     ///
     /// # Errors
     /// If the peer cannot be waited for: device or system have no way to.
-    pub(crate) fn outwait_writer(&self, limit: Duration) -> Result<bool, ConnectionError> {
-        self.dmb.catch_writer()?;
-        let start = Instant::now();
-        // One whose process is gone writes no more.
-        while self.dmb.is_written() && !self.interrupt().is_hung_up() {
-            if start.elapsed() > limit {
-                return Ok(false);
-            }
-            thread::sleep(PAUSE);
-        }
-        Ok(true)
+    pub(crate) fn catch_writer(&self) -> Result<(), ConnectionError> {
+        Ok(self.dmb.catch_writer()?)
     }
 
-    /// What is in our ring is the last that ever will be: to be called after [`Connection::outwait_writer`]. Once it is
-    /// read, the ring says that the bytes come by TCP.
+    /// True while a write of the peer may be under way. Once it is not, after [`Connection::catch_writer`], our ring has
+    /// all that will ever be in it.
+    pub(crate) fn is_written(&self) -> bool {
+        // One whose process is gone writes no more.
+        self.dmb.is_written() && !self.interrupt().is_hung_up()
+    }
+
+    /// What is in our ring is the last that ever will be: to be called when no write of the peer is under way any
+    /// more. Once it is read, the ring says that the bytes come by TCP.
     pub(crate) fn leave(&self) {
         self.left.store(true, Ordering::Release);
     }

@@ -35,6 +35,9 @@ enum From {
     TcpUntil(u64),
     /// From the ring.
     Ring,
+    /// From TCP. What it brings after so many bytes is what the peer takes back out of the ring; how much that will be, it
+    /// has not said yet. The rest of the ring comes after it.
+    Undecided(u64),
 }
 
 /// How the TCP connection has ended.
@@ -73,6 +76,7 @@ impl InboundState {
             From::Either => (1, 0),
             From::TcpUntil(offset) => (2, offset),
             From::Ring => (3, 0),
+            From::Undecided(offset) => (4, offset),
         };
         let (end, errno) = match self.end {
             EndState::None => (0, 0),
@@ -93,6 +97,7 @@ impl InboundState {
             (1, 0) => From::Either,
             (2, offset) if offset >= taken => From::TcpUntil(offset),
             (3, 0) => From::Ring,
+            (4, offset) => From::Undecided(offset),
             _ => return None,
         };
         let end = match (end, errno) {
@@ -146,7 +151,38 @@ impl Inbound {
 
     /// True if the peer has switched, and what it wrote to the ring is still to be read from there.
     pub(super) fn has_switched(&self) -> bool {
-        matches!(self.from, From::TcpUntil(_) | From::Ring)
+        matches!(self.from, From::TcpUntil(_) | From::Ring | From::Undecided(_))
+    }
+
+    /// True if the peer takes back what is in the ring, and has not said yet how much of it.
+    pub(super) fn is_undecided(&self) -> bool {
+        matches!(self.from, From::Undecided(_))
+    }
+
+    /// The peer takes back what is in the ring. False if that cannot be.
+    pub(super) fn await_return(&mut self) -> bool {
+        self.from = match self.from {
+            From::TcpUntil(offset) => From::Undecided(offset),
+            From::Ring => From::Undecided(self.taken),
+            _ => return false,
+        };
+        true
+    }
+
+    /// The peer has sent so many bytes by TCP. False if that cannot be.
+    pub(super) fn resolve_return(&mut self, sent: u32) -> bool {
+        let From::Undecided(base) = self.from else { return false };
+        let until = base.checked_add(sent.into()).filter(|until| *until >= self.taken);
+        self.from = until.map_or(self.from, From::TcpUntil);
+        until.is_some()
+    }
+
+    /// How many of the bytes that the peer takes back have come so far; `None` if others are still to come before.
+    pub(super) fn returned_so_far(&self) -> Option<u32> {
+        match self.from {
+            From::Undecided(base) => u32::try_from(self.taken.checked_sub(base)?).ok(),
+            _ => None,
+        }
     }
 
     /// TCP is all that there is to read from now on.
@@ -187,6 +223,7 @@ impl Inbound {
             From::Either => in_ring > PREAMBLE || tcp.has_unread(),
             From::TcpUntil(offset) => self.taken < offset || in_ring > 0,
             From::Ring => in_ring > 0,
+            From::Undecided(_) => true,
         }
     }
 
@@ -307,9 +344,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let in_tcp = || self.tcp.unread();
         let Some(connection) = self.ring.get().map(R::connection) else { return in_tcp() };
         let Ok(_turn) = self.turn() else { return 0 };
+        let _ = self.follow_in_turn();
         let in_ring = connection.unread().unwrap_or(0) as usize;
         match lock(&self.inbound).from {
-            From::Tcp | From::Either => in_tcp(),
+            From::Tcp | From::Either | From::Undecided(_) => in_tcp(),
             From::TcpUntil(_) => in_tcp() + in_ring,
             From::Ring if connection.is_last() => in_tcp() + in_ring,
             From::Ring => in_ring,
@@ -340,6 +378,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             return Ok(Progress::Done(0));
         }
         let _turn = self.turn()?;
+        if !self.is_reading_ring() {
+            // The ring says so itself when there is nothing to read; as long as there is, a look would cost too much.
+            self.follow_in_turn()?;
+        }
         self.read_in_turn(how, dst)
     }
 
@@ -356,10 +398,12 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                     return self.read_ring(how, dst);
                 }
                 From::Tcp => self.read_tcp(&mut inbound, how, dst, usize::MAX),
-                From::Either => match self.read_tcp_beside_ring(&mut inbound, how, dst)? {
-                    Some(got) => got,
-                    None => continue,
-                },
+                From::Either | From::Undecided(_) => {
+                    match self.read_tcp_beside_ring(&mut inbound, how, dst)? {
+                        Some(got) => got,
+                        None => continue,
+                    }
+                }
                 From::TcpUntil(offset) => {
                     let limit = usize::try_from(offset - inbound.taken).unwrap_or(usize::MAX);
                     self.read_tcp(&mut inbound, how, dst, limit)
@@ -397,6 +441,14 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                         return inbound.ended();
                     }
                 }
+                (Got::Ended, From::Undecided(_)) => {
+                    if let Some(ring) = self.ring.get() {
+                        self.end_return(&mut inbound, ring.connection())?;
+                    }
+                    if inbound.is_undecided() {
+                        return inbound.cut_off();
+                    }
+                }
                 (Got::Ended, _) => return inbound.ended(),
             }
         }
@@ -412,8 +464,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     }
 
     /// Reads from TCP what surely comes before any bytes in the ring; `None` if there is something in the ring to be
-    /// looked at first. The peer may have switched just now, and gone back since; but then it said so before it gave TCP
-    /// what comes after the ring.
+    /// looked at first. The peer may have switched just now, and gone back since, or have sent all that it takes back; but
+    /// then it said so before it gave TCP what comes after the ring.
     fn read_tcp_beside_ring(
         &self,
         inbound: &mut Inbound,
@@ -432,16 +484,28 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             n => n,
         };
         match self.ring.get().map(R::connection) {
+            Some(connection) if inbound.is_undecided() => {
+                self.look_for_return(inbound, connection)?;
+                if !inbound.is_undecided() {
+                    return Ok(None);
+                }
+            }
             Some(connection) if connection.is_peer_back() => {
                 self.find_switch(inbound, connection, true)?;
-                Ok(None)
+                return Ok(None);
             }
-            _ => Ok(Some(self.read_tcp(inbound, how, dst, there))),
+            _ => {}
         }
+        Ok(Some(self.read_tcp(inbound, how, dst, there)))
     }
 
     /// Looks whether the peer has switched. If not, and it writes nothing more to the ring, it never will.
-    fn find_switch(&self, inbound: &mut Inbound, connection: &Connection, is_back: bool) -> io::Result<()> {
+    pub(super) fn find_switch(
+        &self,
+        inbound: &mut Inbound,
+        connection: &Connection,
+        is_back: bool,
+    ) -> io::Result<()> {
         match switch_offset(connection) {
             Some(offset) if offset < inbound.taken => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
@@ -493,8 +557,10 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             let is_back = connection.is_peer_back();
             self.find_switch(inbound, connection, is_back)?;
         }
+        self.look_for_return(inbound, connection)?;
         if inbound.from == From::TcpUntil(inbound.taken) {
             fault!("switch-reached");
+            connection.unbar();
             inbound.from = From::Ring;
             self.reads_ring.store(true, Ordering::Release);
         }
@@ -510,6 +576,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let aborted = match attempt(dst) {
             Ok(Progress::Blocked) => None,
             Err(ConnectionError::BackOnTcp) => return self.read_back(how, dst),
+            Err(ConnectionError::AsksForTcp) => return self.read_as_asked(how, dst),
             Err(error @ ConnectionError::Aborted) => Some(error),
             Ok(Progress::Done(n)) if how == How::Peek && connection.is_last() => {
                 return Ok(Progress::Done(self.peek_further(connection, n, dst)));
@@ -541,12 +608,23 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 drop(inbound);
                 self.read_back(how, dst)
             }
+            Err(ConnectionError::AsksForTcp) => {
+                drop(inbound);
+                self.read_as_asked(how, dst)
+            }
             Ok(Progress::Blocked) if has_bytes => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, AfterSwitch))
             }
             Ok(Progress::Blocked) => inbound.ended(),
             other => Ok(other?),
         }
+    }
+
+    /// The peer asks for something while there is nothing to read.
+    #[cold]
+    fn read_as_asked(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
+        self.write_back()?;
+        self.read_in_turn(how, dst)
     }
 
     /// So many bytes of the ring were looked at; if these are the last, TCP brings what follows. Who looks for more than

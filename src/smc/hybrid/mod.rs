@@ -19,6 +19,7 @@
 pub(crate) mod demotion;
 mod inbound;
 mod outbound;
+mod returning;
 // The front end that forks is still to come.
 #[allow(dead_code)]
 pub(crate) mod snapshot;
@@ -430,9 +431,12 @@ impl<R: Ring, T: Tcp> Drop for Hybrid<R, T> {
         if connection.is_abandoned() {
             return;
         }
+        // Others may have had it last; what this process knows would be old.
+        let turn = self.turn();
+        let is_lost = turn.is_err() || self.follow_in_turn().is_err();
         let inbound = lock(&self.inbound);
-        let unread = inbound.has_unread(connection, &*self.tcp);
-        if unread && inbound.watches_ring() {
+        let unread = is_lost || inbound.has_unread(connection, &*self.tcp);
+        if is_lost || (unread && inbound.watches_ring()) {
             // As the kernel does by itself if the data is in the TCP connection. That may live on without us, too.
             self.tcp.reset_on_close();
         }

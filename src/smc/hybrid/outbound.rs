@@ -14,7 +14,6 @@ use crate::{
         connection::{Connection, Progress},
         words::{join, split, truth},
     },
-    tcp_fallback::FallbackReason,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,9 +49,8 @@ impl Outbound {
     }
 
     /// Bytes that were given to TCP by other means.
-    #[cfg(test)]
-    pub(super) fn count(&mut self, bytes: usize) {
-        self.given += bytes as u64;
+    pub(super) fn count(&mut self, bytes: u32) {
+        self.given += u64::from(bytes);
     }
 
     /// All of it, for a snapshot.
@@ -118,17 +116,6 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         or_back(connection.try_write(bufs))
-    }
-
-    /// Nothing more goes by the ring.
-    #[cold]
-    fn write_back(&self) -> io::Result<()> {
-        // If another has done it meanwhile, it knows why.
-        if self.is_writing_ring() {
-            self.write_tcp_again()?;
-            self.stay_back(&mut lock(&self.inbound), FallbackReason::PeerWentBack);
-        }
-        Ok(())
     }
 
     /// Switches to the ring if the peer reads it and there is something to write. Once said, there is no way back.
@@ -224,11 +211,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// True if something can be written, or an attempt would fail.
     pub(crate) fn is_writable(&self) -> bool {
         let Ok(_turn) = self.turn() else { return true };
+        // So that who waits then waits for TCP.
+        if self.follow_in_turn().is_err() {
+            return true;
+        }
         match self.ring.get().map(R::connection) {
-            Some(connection) if self.is_writing_ring() && connection.is_peer_leaving() => {
-                // So that who waits then waits for TCP.
-                self.write_back().is_err() || self.tcp.is_writable()
-            }
             Some(connection) if self.is_writing_ring() => connection.is_writable(),
             _ => self.tcp.is_writable(),
         }
@@ -247,6 +234,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// If the device fails.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         let _turn = self.turn()?;
+        // Before the end, after which there is no way to do it.
+        self.follow_in_turn()?;
         let mut outbound = lock(&self.outbound);
         outbound.stays = true;
         match self.ring.get() {

@@ -45,6 +45,11 @@ pub(crate) trait Tcp {
     /// Writes as much as there is room for.
     fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// As [`Tcp::send`], whatever is believed of the room there is.
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(&[IoSlice::new(bytes)])
+    }
+
     /// True if something can be written, or an attempt would fail.
     fn is_writable(&self) -> bool {
         is_writable(self.socket())

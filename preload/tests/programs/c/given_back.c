@@ -1,7 +1,8 @@
 #include "case.h"
 
-/* A connection is given back to TCP by the client, which asks for signals of it. The server knows nothing of that: it
- * sleeps, looks and reads in every way that there is, and sends back what comes. */
+/* A connection is given back to TCP by the client, which asks for signals of it, or goes on with a copy of it that was
+ * handed over. The server knows nothing of that: it sleeps, looks and reads in every way that there is, and sends back
+ * what comes. */
 enum way { READ, POLL, SELECT, LEVEL, EDGE, EDGE_SHORT, WAYS };
 static const char *const names[] = {"read", "poll", "select", "epoll", "epoll, edge", "epoll, edge, short reads"};
 
@@ -16,6 +17,27 @@ static int eager(int fd) {
 }
 
 static void give_back(int fd) { EXPECT(fcntl(fd, F_SETOWN, 0) == 0); }
+
+/* The same socket, of which nobody knows that it is. */
+static int handed_over(int fd) {
+    char byte = 'x';
+    int channel[2], new;
+    struct iovec part = {&byte, 1};
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {0};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    *head = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
+    memcpy(CMSG_DATA(head), &fd, sizeof fd);
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, channel) == 0);
+    EXPECT(sendmsg(channel[0], &message, 0) == 1 && close(fd) == 0);
+    EXPECT(recvmsg(channel[1], &message, 0) == 1);
+    memcpy(&new, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof new);
+    EXPECT(close(channel[0]) == 0 && close(channel[1]) == 0);
+    return new;
+}
 
 /* Sleeps until there is something to read. */
 static void await(enum way way, int epoll, int fd) {
@@ -70,14 +92,15 @@ static void send_more(int fd, size_t len, uint64_t from) {
     send_all(fd, bytes, len);
 }
 
-static void ask(enum when when, unsigned pause, int fd) {
+static void ask(enum when when, unsigned pause, bool hands_over, int fd) {
     uint64_t at = 0;
     char bytes[2 * LEN];
     for (int i = 0; i < FEW; i++) exchange(fd, &at);
     if (when != QUIET) send_more(fd, LEN, at);
     if (when == UNREAD) wait_for_bytes(fd, LEN);
     sleep_ms(pause);
-    give_back(fd);
+    if (hands_over) fd = handed_over(fd);
+    else give_back(fd);
     sleep_ms(pause);
     if (when == QUIET) send_more(fd, LEN, at);
     send_more(fd, LEN, at + LEN);
@@ -219,7 +242,7 @@ void serve(int listener) {
     int fd = eager(accept_from(listener));
     warm_up(fd, true);
     for (enum way way = 0; way < WAYS; way++) {
-        for (int i = 0; i < WHENS * 3; i++) echo(way, eager(accept_from(listener)));
+        for (int i = 0; i < WHENS * 4; i++) echo(way, eager(accept_from(listener)));
         note("%s", names[way]);
     }
     for (int i = 0; i < 3; i++) {
@@ -240,7 +263,8 @@ void connect_and_run(uint16_t port) {
     warm_up(fd, false);
     for (enum way way = 0; way < WAYS; way++) {
         for (enum when when = 0; when < WHENS; when++) {
-            for (int i = 0; i < 3; i++) ask(when, pauses[i], eager(connect_to(port)));
+            for (int i = 0; i < 3; i++) ask(when, pauses[i], false, eager(connect_to(port)));
+            ask(when, pauses[1], true, eager(connect_to(port)));
         }
     }
     for (int i = 0; i < 3; i++) {

@@ -26,6 +26,8 @@ struct Part {
     side: usize,
     seed: u64,
     demotes_after: Option<usize>,
+    /// So many bytes may be left to be read here.
+    most: usize,
     lets_go: bool,
 }
 
@@ -40,8 +42,12 @@ fn play(hybrid: SimHybrid, tcp: &SimTcp, part: &Part, total: usize) {
         if is_due.is_some_and(|after| written + read >= after) {
             is_due = None;
             let hybrid_now = hybrid.as_ref().unwrap();
-            hybrid_now.demote(usize::MAX).unwrap();
-            if part.lets_go {
+            let is_given_back = match hybrid_now.demote(part.most, Duration::from_secs(5)) {
+                Ok(left) => left <= part.most,
+                Err(DemoteError::Unread(left)) => left <= part.most,
+                Err(error) => panic!("{error}"),
+            };
+            if part.lets_go && is_given_back {
                 left.extend(take_left(hybrid_now));
                 hybrid = None;
             }
@@ -84,7 +90,7 @@ fn done(result: io::Result<Progress>) -> usize {
 }
 
 /// Two hybrids with rings, which are in use or will be soon.
-fn hybrids(stacks: &[Arc<Stack>; 2]) -> ([SimHybrid; 2], [Arc<SimTcp>; 2]) {
+pub(super) fn hybrids(stacks: &[Arc<Stack>; 2]) -> ([SimHybrid; 2], [Arc<SimTcp>; 2]) {
     let mut model = Model::with(stacks);
     for side in [0, 1] {
         model.step((side, 0), Op::Agree);
@@ -104,6 +110,7 @@ fn threads_lose_nothing_whenever_it_goes_back() {
             side,
             seed: random.below(u64::MAX),
             demotes_after: demotes.then(|| random.below(total as u64) as usize),
+            most: if random.below(2) == 0 { 0 } else { usize::MAX },
             lets_go: random.below(2) == 0,
         };
         let parts = [part(0, round % 3 != 1), part(1, round % 3 != 0)];
@@ -115,7 +122,7 @@ fn threads_lose_nothing_whenever_it_goes_back() {
 }
 
 /// Both directions of both ends go by the rings, which are empty.
-fn switched(stacks: &[Arc<Stack>; 2]) -> ([SimHybrid; 2], [Arc<SimTcp>; 2]) {
+pub(super) fn switched(stacks: &[Arc<Stack>; 2]) -> ([SimHybrid; 2], [Arc<SimTcp>; 2]) {
     let (hybrids, tcp) = hybrids(stacks);
     for _ in 0..3 {
         for side in [0, 1] {
@@ -127,13 +134,13 @@ fn switched(stacks: &[Arc<Stack>; 2]) -> ([SimHybrid; 2], [Arc<SimTcp>; 2]) {
     (hybrids, tcp)
 }
 
-fn read(hybrid: &SimHybrid) -> Vec<u8> {
+pub(super) fn read(hybrid: &SimHybrid) -> Vec<u8> {
     let mut buf = Vec::new();
     hybrid.try_read(&mut (&mut buf).limit(10_000)).unwrap();
     buf
 }
 
-fn write(hybrid: &SimHybrid, data: &[u8]) {
+pub(super) fn write(hybrid: &SimHybrid, data: &[u8]) {
     assert_eq!(hybrid.try_write(&[IoSlice::new(data)]).unwrap(), Progress::Done(data.len()));
 }
 
@@ -142,7 +149,7 @@ fn both_ends_say_why() {
     let ([a, b], _) = switched(&pair::stacks());
     write(&b, b"unread");
     write(&a, b"in the ring");
-    assert_eq!(a.demote(usize::MAX).unwrap(), b"unread".len());
+    assert_eq!(a.demote(usize::MAX, Duration::ZERO).unwrap(), b"unread".len());
     assert!(a.transport().is_smcd(), "there is something to be read yet");
     assert_eq!(read(&a), b"unread");
     assert!(!a.is_readable(), "and now it knows");
@@ -162,13 +169,13 @@ fn both_ends_say_why() {
 fn it_is_not_given_back_if_too_much_is_left() {
     let ([a, b], _) = switched(&pair::stacks());
     write(&b, b"unread");
-    assert!(matches!(a.demote(5), Err(DemoteError::Unread(6))));
+    assert!(matches!(a.demote(5, Duration::ZERO), Err(DemoteError::Unread(6))));
     write(&b, b", and more");
     write(&a, b"by the ring");
     assert!(a.writes_ring() && b.writes_ring(), "as it was");
     assert_eq!(read(&b), b"by the ring");
     assert_eq!(read(&a), b"unread, and more");
-    assert_eq!(a.demote(0).unwrap(), 0);
+    assert_eq!(a.demote(0, Duration::ZERO).unwrap(), 0);
     assert_eq!(a.transport(), Transport::Tcp(FallbackReason::LeftToSystem));
 }
 
@@ -177,7 +184,7 @@ fn it_is_not_given_back_if_too_much_is_left() {
 fn a_look_goes_beyond_the_ring_that_was_left() {
     let ([a, b], [tcp, _]) = switched(&pair::stacks());
     write(&b, b"ring, ");
-    a.demote(usize::MAX).unwrap();
+    a.demote(usize::MAX, Duration::ZERO).unwrap();
     write(&b, b"tcp");
     let mut buf = Vec::new();
     a.try_peek(&mut (&mut buf).limit(8)).unwrap();
@@ -216,7 +223,7 @@ fn bytes_from_before_the_switch_come_first() {
     // Written to TCP by one who has not seen that.
     let raw = |data: &[u8]| {
         b.tcp.send(&[IoSlice::new(data)]).unwrap();
-        lock(&b.outbound).count(data.len());
+        lock(&b.outbound).count(data.len() as u32);
     };
     raw(b"still by tcp, ");
     write(b, b"by the ring");
@@ -312,7 +319,7 @@ fn a_peer_that_writes_for_ever_is_not_waited_for() {
     let ([a, b], _) = switched(&pair::stacks());
     write(&b, b"before");
     let before = mark(&a).fetch_or(1, std::sync::atomic::Ordering::SeqCst);
-    assert!(matches!(a.demote(usize::MAX), Err(DemoteError::PeerBusy)));
+    assert!(matches!(a.demote(usize::MAX, Duration::ZERO), Err(DemoteError::PeerBusy)));
     assert!(a.reads_ring() && a.writes_ring(), "as it was");
     assert_eq!(read(&a), b"before");
     write(&a, b"on the ring");
@@ -331,7 +338,8 @@ fn one_that_goes_back_after_all_is_followed() {
     let ([a, b], _) = switched(&pair::stacks());
     mark(&a).fetch_or(1, std::sync::atomic::Ordering::SeqCst);
     thread::scope(|scope| {
-        scope.spawn(|| assert!(matches!(a.demote(usize::MAX), Err(DemoteError::PeerBusy))));
+        let (a, limit) = (&a, Duration::from_secs(1));
+        scope.spawn(move || assert!(matches!(a.demote(usize::MAX, limit), Err(DemoteError::PeerBusy))));
         while !b.ring().unwrap().connection().is_peer_leaving() {
             thread::yield_now();
         }
@@ -351,7 +359,7 @@ fn a_peer_that_breaks_the_protocol_ends_its_own_connection() {
     // A cursor that cannot be.
     let word = b.ring().unwrap().connection().outlet().clone_mapped().unwrap();
     word.memory().store(8, u64::MAX).unwrap();
-    let error = a.demote(usize::MAX).unwrap_err();
+    let error = a.demote(usize::MAX, Duration::ZERO).unwrap_err();
     assert!(
         matches!(
             error,
@@ -366,8 +374,15 @@ proptest! {
 
     /// Whatever the peer writes to the words that it may write to: no panic and no hang.
     #[test]
-    fn any_flags_and_cursors(words in prop::collection::vec((prop::bool::ANY, any::<u64>(), 0..8u8), 1..12)) {
+    fn any_flags_and_cursors(
+        words in prop::collection::vec((prop::bool::ANY, any::<u64>(), 0..8u8), 0..12),
+        answers in prop::collection::vec((0..4u64, 0..20u64).prop_map(|(stand, n)| stand << 32 | n), 0..4),
+        unread in 0..20usize,
+        most in prop_oneof![Just(0), Just(usize::MAX)],
+    ) {
         let ([a, b], _) = switched(&pair::stacks());
+        write(&b, &vec![0; unread]);
+        let a_dmb = a.ring().unwrap().connection().dmb().clone();
         let dmb = b.ring().unwrap().connection().outlet().clone_mapped().unwrap();
         for (is_cons, word, way) in words {
             let offset = if is_cons { 16 } else { 8 };
@@ -384,7 +399,11 @@ proptest! {
             let _ = a.is_readable();
             let _ = a.is_writable();
         }
-        let _ = a.demote(usize::MAX);
+        let mut answers = answers.into_iter();
+        let mut pause = |_, _| {
+            answers.next().is_some_and(|answer| a_dmb.memory().store(24, answer).is_ok())
+        };
+        let _ = a.demote_with(most, &mut pause);
         let _ = a.try_write(&[IoSlice::new(b"data")]);
         let _ = a.try_read(&mut &mut [0; 100][..]);
     }

@@ -5,6 +5,7 @@
 mod demotion;
 mod fork;
 mod peers;
+mod returning;
 mod snapshots;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
     io::{self, IoSlice},
     os::fd::BorrowedFd,
     sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 
 use bytes::BufMut;
@@ -24,6 +26,7 @@ use crate::{
         connection::{Connection, Progress},
         established::Established,
         pair::{self, End},
+        returning::Stand,
     },
 };
 
@@ -298,10 +301,22 @@ enum Op {
     Leave {
         reading: bool,
     },
-    /// The connection is given back to TCP, if no more than so many bytes are left in the ring.
-    Demote(usize),
+    /// The connection is given back to TCP, if no more than so many bytes are left in the ring. Meanwhile the other end
+    /// does this.
+    Demote(usize, Meantime),
     /// Once it was, it need not be known here any more.
     LetGo,
+}
+
+/// What one end does while the other waits for it.
+#[derive(Clone, Copy, Debug)]
+enum Meantime {
+    Nothing,
+    Look,
+    Peek,
+    Write(usize),
+    Close,
+    Kill,
 }
 
 /// One side: what it has written and read, and what has become of it.
@@ -347,9 +362,9 @@ fn take_left<R: Ring, T: Tcp>(hybrid: &Hybrid<R, T>) -> Vec<u8> {
     left
 }
 
-/// Gives the connection back to TCP, and takes what was left.
+/// Gives the connection back to TCP, without waiting for the other end, and takes what was left.
 fn demote<R: Ring, T: Tcp>(hybrid: &Hybrid<R, T>) -> Vec<u8> {
-    let in_ring = hybrid.demote(usize::MAX).unwrap();
+    let in_ring = hybrid.demote(usize::MAX, Duration::ZERO).unwrap();
     let left = take_left(hybrid);
     assert!(left.len() >= in_ring);
     left
@@ -359,6 +374,76 @@ fn demote<R: Ring, T: Tcp>(hybrid: &Hybrid<R, T>) -> Vec<u8> {
 fn stacks() -> &'static [Arc<Stack>; 2] {
     static STACKS: OnceLock<[Arc<Stack>; 2]> = OnceLock::new();
     STACKS.get_or_init(pair::stacks)
+}
+
+impl Side {
+    fn side(&self) -> usize {
+        self.tcp.side
+    }
+
+    fn write(&mut self, which: usize, len: usize, peer_gone: bool) {
+        if self.shut || self.gone {
+            return;
+        }
+        let data: Vec<u8> = (self.written..self.written + len).map(|at| byte(self.side(), at)).collect();
+        let (first, second) = data.split_at(len / 3);
+        let bufs = [IoSlice::new(first), IoSlice::new(second)];
+        let result = match &mut self.processes {
+            Some(processes) => processes.run(which, |hybrid| hybrid.try_write(&bufs)),
+            None => attempt(self.tcp.send(&bufs)),
+        };
+        match result {
+            Ok(Progress::Done(n)) => {
+                assert!(n <= len && (n > 0 || len == 0));
+                self.written += n;
+            }
+            Ok(Progress::Blocked) => assert!(len > 0),
+            Ok(Progress::Eof) => panic!("a write has no end"),
+            Err(error) => assert!(peer_gone, "{error}"),
+        }
+    }
+
+    /// Closes, with something unread or not, as the stream goes.
+    fn close(&mut self, which: usize, unread: bool) {
+        if self.gone {
+            return;
+        }
+        // Bytes that TCP knows nothing of are no matter of its.
+        let in_tcp = !lock(&self.tcp.wire).into[self.side()].bytes.is_empty();
+        let in_ring = |all: &mut Processes| all.run(which, |one| in_ring(one) > 0);
+        let is_left = self.processes.as_mut().is_some_and(in_ring);
+        self.rude = if self.left.is_some() { in_tcp || is_left } else { unread };
+        self.processes = None;
+        self.gone = true;
+        lock(&self.tcp.wire).close(self.side());
+    }
+
+    fn kill(&mut self) {
+        if !self.gone {
+            self.killed = self.processes.take();
+            self.gone = true;
+            lock(&self.tcp.wire).close(self.side());
+        }
+    }
+
+    /// Does something while the other end waits.
+    fn pass_time(&mut self, which: usize, meantime: Meantime, unread: bool) {
+        match meantime {
+            Meantime::Write(len) => self.write(which, len, false),
+            Meantime::Close => self.close(which, unread),
+            Meantime::Kill => self.kill(),
+            _ => {}
+        }
+        let side = self.side();
+        let Some(processes) = &mut self.processes else { return };
+        let has_looked = processes.run(which, |hybrid| match meantime {
+            Meantime::Look => hybrid.is_readable(),
+            Meantime::Peek => hybrid.try_peek(&mut &mut [0; 9][..]).is_ok(),
+            _ => false,
+        });
+        // An end that was seen stays one, whatever comes after it.
+        self.ended |= has_looked && lock(&self.tcp.wire).into[side].fin;
+    }
 }
 
 impl Model {
@@ -405,21 +490,8 @@ impl Model {
                 this.shut = true;
                 lock(&self.wire).into[1 - side].fin = true;
             }
-            Op::Close => {
-                // Bytes that TCP knows nothing of are no matter of its.
-                let in_tcp = !lock(&self.wire).into[side].bytes.is_empty();
-                let in_ring = |all: &mut Processes| all.run(which, |one| in_ring(one) > 0);
-                let is_left = this.processes.as_mut().is_some_and(in_ring);
-                this.rude = if this.left.is_some() { in_tcp || is_left } else { unread };
-                this.processes = None;
-                this.gone = true;
-                lock(&self.wire).close(side);
-            }
-            Op::Kill => {
-                this.killed = this.processes.take();
-                this.gone = true;
-                lock(&self.wire).close(side);
-            }
+            Op::Close => this.close(which, unread),
+            Op::Kill => this.kill(),
             Op::LetGo => {
                 if let (Some(left), Some(processes)) = (&mut this.left, &mut this.processes) {
                     left.extend(processes.run(which, take_left));
@@ -436,41 +508,35 @@ impl Model {
             Op::Leave { reading } => {
                 _ = processes.run(which, |hybrid| hybrid.leave_to_application(reading, !reading));
             }
-            Op::Demote(most) => match processes.run(which, |hybrid| hybrid.demote(most)) {
-                Ok(left) => {
-                    assert!(left <= most);
-                    this.left.get_or_insert_default();
-                }
-                Err(error) => {
-                    assert!(matches!(error, DemoteError::Unread(left) if left > most), "{error}");
-                }
-            },
+            Op::Demote(most, meantime) => self.demote((side, which), most, meantime),
             _ => {}
+        }
+    }
+
+    fn demote(&mut self, (side, which): (usize, usize), most: usize, meantime: Meantime) {
+        let [left, right] = &mut self.sides;
+        let (this, peer) = if side == 0 { (left, right) } else { (right, left) };
+        let Some(processes) = &mut this.processes else { return };
+        let mut tries = 2;
+        let mut pause = |_: Duration, _: Stand| {
+            tries -= 1;
+            peer.pass_time(which, meantime, this.written > peer.read);
+            tries > 0
+        };
+        let result = processes.run(which, |hybrid| hybrid.demote_with(most, &mut pause));
+        match result {
+            Ok(left) => {
+                assert!(left <= most);
+                processes.run(which, |hybrid| assert_eq!(in_ring(hybrid), left));
+                this.left.get_or_insert_default();
+            }
+            Err(error) => assert!(matches!(error, DemoteError::Unread(left) if left > most), "{error}"),
         }
     }
 
     fn write(&mut self, (side, which): (usize, usize), len: usize) {
         let peer_gone = self.sides[1 - side].gone;
-        let this = &mut self.sides[side];
-        if this.shut {
-            return;
-        }
-        let data: Vec<u8> = (this.written..this.written + len).map(|at| byte(side, at)).collect();
-        let (first, second) = data.split_at(len / 3);
-        let bufs = [IoSlice::new(first), IoSlice::new(second)];
-        let result = match &mut this.processes {
-            Some(processes) => processes.run(which, |hybrid| hybrid.try_write(&bufs)),
-            None => attempt(this.tcp.send(&bufs)),
-        };
-        match result {
-            Ok(Progress::Done(n)) => {
-                assert!(n <= len && (n > 0 || len == 0));
-                this.written += n;
-            }
-            Ok(Progress::Blocked) => assert!(len > 0),
-            Ok(Progress::Eof) => panic!("a write has no end"),
-            Err(error) => assert!(peer_gone, "{error}"),
-        }
+        self.sides[side].write(which, len, peer_gone);
     }
 
     /// Reads, or looks, and checks what came. False once the stream has ended.
@@ -566,8 +632,19 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Close),
         1 => Just(Op::Kill),
         1 => any::<bool>().prop_map(|reading| Op::Leave { reading }),
-        1 => prop_oneof![Just(0), Just(usize::MAX)].prop_map(Op::Demote),
+        2 => (prop_oneof![Just(0), Just(usize::MAX)], meantime()).prop_map(|(most, peer)| Op::Demote(most, peer)),
         1 => Just(Op::LetGo),
+    ]
+}
+
+fn meantime() -> impl Strategy<Value = Meantime> {
+    prop_oneof![
+        2 => Just(Meantime::Nothing),
+        4 => Just(Meantime::Look),
+        2 => Just(Meantime::Peek),
+        4 => (0..6000usize).prop_map(Meantime::Write),
+        1 => Just(Meantime::Close),
+        1 => Just(Meantime::Kill),
     ]
 }
 

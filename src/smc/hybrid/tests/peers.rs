@@ -33,14 +33,16 @@ fn config(stack: &Arc<Stack>, how: BusyPoll) -> SmcConfig {
 }
 
 impl Demoter {
-    /// And the other end, which is nothing but a socket so far.
-    fn new(stack: &Arc<Stack>) -> (Self, TcpStream) {
+    /// And the other end, which is nothing but a socket so far. TCP holds little, or as much as it likes.
+    fn new(stack: &Arc<Stack>, holds_little: bool) -> (Self, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         let hybrid = TcpHybrid::new(ours.clone(), (), Arc::new(config(stack, BusyPoll::Off)));
         let theirs = listener.accept().unwrap().0;
-        SockRef::from(&*ours).set_recv_buffer_size(LITTLE).unwrap();
-        SockRef::from(&theirs).set_send_buffer_size(LITTLE).unwrap();
+        if holds_little {
+            SockRef::from(&*ours).set_recv_buffer_size(LITTLE).unwrap();
+            SockRef::from(&theirs).set_send_buffer_size(LITTLE).unwrap();
+        }
         (Self { hybrid: Some(hybrid), tcp: ours, left: VecDeque::new() }, theirs)
     }
 
@@ -59,9 +61,13 @@ impl Demoter {
         panic!("not promoted");
     }
 
-    fn demote(&mut self) {
+    /// The peer takes back what is unread: all of it, or as much as TCP holds.
+    fn demote(&mut self, wholly: bool) {
         let hybrid = self.hybrid.take().unwrap();
-        self.left.extend(demote(&hybrid));
+        let most = if wholly { 0 } else { usize::MAX };
+        hybrid.demote(most, Duration::from_secs(5)).unwrap();
+        self.left.extend(take_left(&hybrid));
+        assert!(self.left.is_empty() || !wholly);
     }
 
     fn write(&mut self, data: &[u8]) {
@@ -110,14 +116,14 @@ fn bytes(from: usize, len: usize) -> Vec<u8> {
 
 /// The peer sends back what comes; then the connection goes back at some moment of its wait.
 fn echoed(stack: &Arc<Stack>, pause: Duration, start_peer: impl FnOnce(TcpStream) -> thread::JoinHandle<()>) {
-    let (mut demoter, theirs) = Demoter::new(stack);
+    let (mut demoter, theirs) = Demoter::new(stack, true);
     theirs.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     demoter.tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let peer = start_peer(theirs);
     demoter.promote();
     demoter.write(&bytes(0, 20_000));
     thread::sleep(pause);
-    demoter.demote();
+    demoter.demote(true);
     demoter.write(&bytes(20_000, 5000));
     assert_eq!(demoter.read(25_000), bytes(0, 25_000));
     thread::sleep(pause);
@@ -130,16 +136,16 @@ fn echoed(stack: &Arc<Stack>, pause: Duration, start_peer: impl FnOnce(TcpStream
 /// The peer writes more than there is room for, and waits; then the connection goes back, and it waits for TCP.
 fn overfilled(
     stack: &Arc<Stack>,
-    pause: Duration,
+    (pause, holds_little): (Duration, bool),
     start_peer: impl FnOnce(TcpStream) -> thread::JoinHandle<()>,
 ) {
-    let (mut demoter, theirs) = Demoter::new(stack);
+    let (mut demoter, theirs) = Demoter::new(stack, holds_little);
     demoter.tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let peer = start_peer(theirs);
     demoter.promote();
     demoter.write(b"!");
     thread::sleep(pause);
-    demoter.demote();
+    demoter.demote(!holds_little);
     thread::sleep(pause * 10);
     let start = Instant::now();
     assert!(demoter.read(MUCH) == bytes(0, MUCH));
@@ -182,6 +188,16 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(20),
 ];
 
+/// How long the peer has to fall asleep, and whether TCP holds little.
+const WAITS: [(Duration, bool); 6] = [
+    (PAUSES[1], true),
+    (PAUSES[1], false),
+    (PAUSES[3], true),
+    (PAUSES[4], true),
+    (PAUSES[3], false),
+    (PAUSES[4], false),
+];
+
 #[test]
 fn threads_that_wait_for_data() {
     let stacks = pair::stacks();
@@ -205,13 +221,13 @@ fn threads_that_wait_for_data() {
 fn threads_that_wait_for_room() {
     let stacks = pair::stacks();
     for how in [BusyPoll::Adaptive, BusyPoll::Off] {
-        for pause in [PAUSES[1], PAUSES[3], PAUSES[4]] {
+        for how_long in WAITS {
             let rest = |stream: &mut blocking::SmcStream| {
                 stream.read_exact(&mut [0]).unwrap();
                 stream.write_all(&bytes(0, MUCH)).unwrap();
                 assert_eq!(stream.read(&mut [0]).unwrap(), 0);
             };
-            overfilled(&stacks[0], pause, blocking_peer(&stacks[1], how, rest));
+            overfilled(&stacks[0], how_long, blocking_peer(&stacks[1], how, rest));
         }
     }
 }
@@ -298,21 +314,21 @@ mod on_tokio {
     #[test]
     fn tasks_that_wait_for_room() {
         let stacks = pair::stacks();
-        for pause in [PAUSES[1], PAUSES[3], PAUSES[4]] {
+        for how_long in WAITS {
             let rest = async |mut stream: SmcStream| {
                 stream.read_u8().await.unwrap();
                 stream.write_all(&bytes(0, MUCH)).await.unwrap();
                 assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
                 stream
             };
-            overfilled(&stacks[0], pause, peer(&stacks[1], BusyPoll::Adaptive, rest));
+            overfilled(&stacks[0], how_long, peer(&stacks[1], BusyPoll::Adaptive, rest));
             let rest = async |mut stream: SmcStream| {
                 stream.read_u8().await.unwrap();
                 write_when_ready(&stream, &bytes(0, MUCH)).await;
                 assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
                 stream
             };
-            overfilled(&stacks[0], pause, peer(&stacks[1], BusyPoll::Off, rest));
+            overfilled(&stacks[0], how_long, peer(&stacks[1], BusyPoll::Off, rest));
         }
     }
 
@@ -330,6 +346,6 @@ mod on_tokio {
             assert_eq!(read.unwrap(), 0);
             stream
         };
-        overfilled(&stacks[0], PAUSES[4], peer(&stacks[1], BusyPoll::Adaptive, rest));
+        overfilled(&stacks[0], WAITS[3], peer(&stacks[1], BusyPoll::Adaptive, rest));
     }
 }
