@@ -104,7 +104,12 @@ fn prepared() -> Preparation {
 
 extern "C" fn in_parent() {
     if process::is_ours() {
-        errno::quietly(|| drop(prepared()));
+        errno::quietly(|| {
+            let Preparation { held, _alone, .. } = prepared();
+            let streams: Vec<_> = held.into_iter().map(|(_, stream)| stream).collect();
+            // What had come by then may have been the last step of a promotion.
+            streams.iter().for_each(Stream::adopt_rings);
+        });
     }
 }
 

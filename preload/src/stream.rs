@@ -80,6 +80,8 @@ pub(crate) struct Stream {
     numbers: Mutex<Vec<c_int>>,
     /// Epoll instances that watch it.
     pub(crate) watchers: Watchers,
+    /// It is known here that there are rings.
+    has_adopted: AtomicBool,
     /// Copies of options of the socket, once there are rings.
     nonblocking: AtomicBool,
     receive_limit: AtomicU64,
@@ -115,6 +117,7 @@ impl Stream {
             slot: Mutex::new(slot),
             numbers: Mutex::new(numbers),
             watchers: Watchers::default(),
+            has_adopted: AtomicBool::new(false),
             nonblocking: AtomicBool::new(false),
             receive_limit: AtomicU64::new(0),
             send_limit: AtomicU64::new(0),
@@ -152,6 +155,7 @@ impl Stream {
         let slot = self.slot.try_lock().ok().and_then(|slot| *slot);
         let own = Self::beside(self.raw.clone(), numbers.to_vec(), slot);
         if own.raw.has_rings() {
+            own.has_adopted.store(true, Ordering::Relaxed);
             own.load_options();
         }
         Arc::new(own)
@@ -251,7 +255,16 @@ impl Stream {
 
     /// Goes on with the promotion if it is time to.
     pub(crate) fn step(self: &Arc<Self>) {
-        if settings::may_promote() && self.raw.step() {
+        if settings::may_promote() {
+            self.raw.step();
+            self.adopt_rings();
+        }
+    }
+
+    /// Does what is to be done here once there are rings. They may have come by a step of the promotion that was none of
+    /// ours: before a fork.
+    pub(crate) fn adopt_rings(self: &Arc<Self>) {
+        if self.raw.has_rings() && !self.has_adopted.swap(true, Ordering::AcqRel) {
             self.load_options();
             let this = Arc::downgrade(self);
             self.raw.on_clear(move || {
@@ -297,7 +310,7 @@ impl Stream {
         if self.raw.is_shared() {
             self.look_for_others();
         }
-        if !self.raw.has_rings() {
+        if !self.has_adopted.load(Ordering::Relaxed) {
             self.step();
         }
         if self.is_with_kernel() && self.raw.begin_read() { Way::Counted } else { Way::Rings }

@@ -49,6 +49,7 @@ cases! {
     fork_child: "fork: the child uses the connection", KeepsSmcd;
     fork_parent: "fork: the parent uses it, children come and go", KeepsSmcd;
     fork_both: "fork: both use it, in turns", KeepsSmcd;
+    fork_any_time: "fork: at any moment of a promotion", KeepsSmcd;
     fork_parent_exits: "fork: the parent ends, the child goes on", KeepsSmcd;
     fork_per_connection: "a process for each connection", KeepsSmcd;
     prefork: "processes that accept from one listener", KeepsSmcd;
