@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
 use super::{
     Handshake, SmcConfig, SmcStream, Stack,
@@ -26,7 +30,7 @@ use crate::{
             client::{self, Accepted},
             server::{Candidates, ExpectProposal, Offered},
         },
-        wire::{Decline, DmbeSize, Message},
+        wire::{Decline, DecodeError, DmbeSize, HEADER_LEN, Message},
     },
     dibs::{DeviceError, Dmb},
     observe::count_handshake_error,
@@ -47,6 +51,9 @@ pub enum EstablishError {
     /// A message did not arrive, or was none.
     #[error("SMC-D handshake failed")]
     Exchange(#[from] ExchangeError),
+    /// The peer did not answer the Proposal with anything that looks like CLC.
+    #[error("no CLC answer to the Proposal")]
+    NoAnswer(#[source] ExchangeError),
     /// The peer confirmed a DMB that cannot be attached; it takes the connection for SMC-D already.
     #[error("the peer's DMB cannot be attached")]
     Attach(#[source] DeviceError),
@@ -63,21 +70,57 @@ impl From<EstablishError> for io::Error {
                 return error;
             }
             EstablishError::Handshake(HandshakeError::TimedOut { .. })
-            | EstablishError::Exchange(ExchangeError::TimedOut { .. }) => io::ErrorKind::TimedOut,
-            EstablishError::Exchange(ExchangeError::Closed | ExchangeError::ClosedMidMessage { .. }) => {
+            | EstablishError::Exchange(ExchangeError::TimedOut { .. })
+            | EstablishError::NoAnswer(ExchangeError::TimedOut { .. }) => io::ErrorKind::TimedOut,
+            EstablishError::Exchange(ExchangeError::Closed | ExchangeError::ClosedMidMessage { .. })
+            | EstablishError::NoAnswer(ExchangeError::Closed | ExchangeError::ClosedMidMessage { .. }) => {
                 io::ErrorKind::ConnectionReset
             }
-            EstablishError::Exchange(ExchangeError::Io(error)) => error.kind(),
-            EstablishError::Handshake(_) | EstablishError::Exchange(_) => io::ErrorKind::InvalidData,
+            EstablishError::Exchange(ExchangeError::Io(error))
+            | EstablishError::NoAnswer(ExchangeError::Io(error)) => error.kind(),
+            EstablishError::Handshake(_) | EstablishError::Exchange(_) | EstablishError::NoAnswer(_) => {
+                io::ErrorKind::InvalidData
+            }
             EstablishError::Attach(_) => io::ErrorKind::Other,
         };
         Self::new(kind, error)
     }
 }
 
-/// What both roles need.
-struct Session<'a> {
-    tcp: TcpStream,
+impl EstablishError {
+    /// What the failure of the first exchange means: unless the peer began a CLC message, it need not be an SMC
+    /// endpoint at all.
+    fn of_first_answer(self) -> Self {
+        let Self::Exchange(error) = self else { return self };
+        match error {
+            ExchangeError::TimedOut { taken } | ExchangeError::ClosedMidMessage { taken } if taken >= HEADER_LEN => {
+                Self::Exchange(error)
+            }
+            ExchangeError::Decode(DecodeError::Eyecatcher(_)) => Self::NoAnswer(error),
+            ExchangeError::Decode(_) => Self::Exchange(error),
+            other => Self::NoAnswer(other),
+        }
+    }
+}
+
+/// A connection whose handshake is over: SMC-D, or TCP from the next byte on.
+pub(super) struct Concluded<T> {
+    pub(super) tcp: T,
+    pub(super) outcome: Result<Smcd, FallbackReason>,
+}
+
+impl Concluded<TcpStream> {
+    fn into_stream(self) -> SmcStream {
+        match self.outcome {
+            Ok(smcd) => SmcStream::smcd(self.tcp, smcd),
+            Err(reason) => SmcStream::tcp(self.tcp, reason),
+        }
+    }
+}
+
+/// What both roles need. The handshake is the same over any byte stream.
+pub(super) struct Session<'a, T> {
+    tcp: T,
     config: &'a SmcConfig,
     stack: Arc<Stack>,
     local: Local,
@@ -100,7 +143,7 @@ pub(crate) async fn client(tcp: TcpStream, config: &SmcConfig) -> io::Result<Smc
     if config.handshake != Handshake::InBand {
         return Ok(tcp_first(tcp, &Arc::new(config.clone())));
     }
-    let stream = Session::new(tcp, config).connect().await.inspect_err(|_| count_handshake_error())?;
+    let stream = Session::new(tcp, config).connect().await?.into_stream();
     tracing::debug!(transport = %stream.transport(), "connected");
     Ok(stream)
 }
@@ -110,9 +153,9 @@ pub(crate) async fn client(tcp: TcpStream, config: &SmcConfig) -> io::Result<Smc
 /// # Errors
 /// If the connection is of no more use.
 pub(crate) async fn server(tcp: TcpStream, config: &SmcConfig) -> Result<SmcStream, EstablishError> {
-    let deadline = Instant::now() + config.handshake_timeout;
+    let deadline = now() + config.handshake_timeout;
     let stream = match first_bytes(&tcp, config.detect_timeout, deadline).await? {
-        First::Clc => Session::new(tcp, config).accept().await.inspect_err(|_| count_handshake_error())?,
+        First::Clc => Session::new(tcp, config).accept().await?.into_stream(),
         First::Data => SmcStream::tcp(tcp, FallbackReason::PeerNotSmc),
         First::Silence => SmcStream::tcp_undecided(tcp),
     };
@@ -120,8 +163,13 @@ pub(crate) async fn server(tcp: TcpStream, config: &SmcConfig) -> Result<SmcStre
     Ok(stream)
 }
 
-impl<'a> Session<'a> {
-    fn new(tcp: TcpStream, config: &'a SmcConfig) -> Self {
+/// The time, which tests may have stopped.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl<'a, T: AsyncRead + AsyncWrite + Unpin> Session<'a, T> {
+    pub(super) fn new(tcp: T, config: &'a SmcConfig) -> Self {
         let stack = config.the_stack();
         let local = local(config, &stack);
         Self { tcp, config, stack, local }
@@ -129,7 +177,7 @@ impl<'a> Session<'a> {
 
     /// When the step that begins now must be over.
     fn deadline(&self) -> Instant {
-        Instant::now() + self.config.handshake_timeout
+        now() + self.config.handshake_timeout
     }
 
     async fn send(&mut self, message: impl Into<Message>) -> Result<(), EstablishError> {
@@ -155,31 +203,40 @@ impl<'a> Session<'a> {
     }
 
     /// Sends a Decline; the connection goes on as TCP.
-    async fn decline(mut self, decline: Decline) -> Result<SmcStream, EstablishError> {
+    async fn decline(mut self, decline: Decline) -> Result<Concluded<T>, EstablishError> {
         let code = decline.diagnosis;
         self.send(decline).await?;
-        Ok(SmcStream::tcp(self.tcp, FallbackReason::Declined(code)))
+        Ok(self.stay(FallbackReason::Declined(code)))
+    }
+
+    fn stay(self, reason: FallbackReason) -> Concluded<T> {
+        Concluded { tcp: self.tcp, outcome: Err(reason) }
     }
 
     /// Goes on with TCP after a handshake that ended so, or fails.
-    async fn fall_back(self, error: HandshakeError) -> Result<SmcStream, EstablishError> {
+    async fn fall_back(self, error: HandshakeError) -> Result<Concluded<T>, EstablishError> {
         match error {
             HandshakeError::Declined(decline) => self.decline(decline).await,
             HandshakeError::PeerDeclined { diagnosis, .. } => {
-                Ok(SmcStream::tcp(self.tcp, FallbackReason::PeerDeclined(diagnosis)))
+                Ok(self.stay(FallbackReason::PeerDeclined(diagnosis)))
             }
             other => Err(other.into()),
         }
     }
 
-    async fn connect(mut self) -> Result<SmcStream, EstablishError> {
-        let (proposal, expect) = match client::propose(&self.local, Instant::now()) {
+    /// The client's side.
+    pub(super) async fn connect(self) -> Result<Concluded<T>, EstablishError> {
+        self.propose_and_confirm().await.inspect_err(|_| count_handshake_error())
+    }
+
+    async fn propose_and_confirm(mut self) -> Result<Concluded<T>, EstablishError> {
+        let (proposal, expect) = match client::propose(&self.local, now()) {
             Ok(proposed) => proposed,
             Err(decline) => return self.decline(decline).await,
         };
         self.tend();
-        self.send(proposal).await?;
-        let answer = self.receive(expect.deadline()).await?;
+        self.send(proposal).await.map_err(EstablishError::of_first_answer)?;
+        let answer = self.receive(expect.deadline()).await.map_err(EstablishError::of_first_answer)?;
         let accepted = match expect.on_message(answer) {
             Ok(accepted) => accepted,
             Err(error) => return self.fall_back(error).await,
@@ -208,8 +265,13 @@ impl<'a> Session<'a> {
         Ok((group, dmb, outlet))
     }
 
-    async fn accept(mut self) -> Result<SmcStream, EstablishError> {
-        let expect = ExpectProposal::new(self.local.clone(), Instant::now());
+    /// The server's side.
+    pub(super) async fn accept(self) -> Result<Concluded<T>, EstablishError> {
+        self.answer().await.inspect_err(|_| count_handshake_error())
+    }
+
+    async fn answer(mut self) -> Result<Concluded<T>, EstablishError> {
+        let expect = ExpectProposal::new(self.local.clone(), now());
         self.tend();
         let first = self.receive(expect.deadline()).await?;
         let offered = match expect.on_message(first) {
@@ -254,13 +316,13 @@ impl<'a> Session<'a> {
     }
 
     /// Accepts, and waits for the Confirm.
-    async fn offer(mut self, offered: Offered, choice: Choice) -> Result<SmcStream, EstablishError> {
+    async fn offer(mut self, offered: Offered, choice: Choice) -> Result<Concluded<T>, EstablishError> {
         let Choice { candidate, pair, group, dmb } = choice;
         // As long as no Confirm has come, the client may not know of the group: each connection that meanwhile
         // begins is a first contact too, so that none has to wait for another.
         let first_contact = !group.is_confirmed();
         let (accept, expect) =
-            offered.accept(&candidate, own_dmb(&dmb), first_contact, group.link_id(), Instant::now());
+            offered.accept(&candidate, own_dmb(&dmb), first_contact, group.link_id(), now());
         self.send(accept).await?;
         let answer = self.receive(expect.deadline()).await?;
         match expect.on_message(answer) {
@@ -284,13 +346,13 @@ impl<'a> Session<'a> {
         group: Arc<LinkGroup>,
         dmb: Arc<Dmb>,
         outlet: Outlet,
-    ) -> Result<SmcStream, EstablishError> {
+    ) -> Result<Concluded<T>, EstablishError> {
         let connection =
             join(agreed, dmb, outlet).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let peer = agreed.terms().peer_gid();
         let established = Established::new(connection, group, self.stack, peer);
         let smcd = Smcd::new(established, self.config.busy_poll, false)?;
-        Ok(SmcStream::smcd(self.tcp, smcd))
+        Ok(Concluded { tcp: self.tcp, outcome: Ok(smcd) })
     }
 
     /// A buffer of our own; waits a little for a peer that is slow to take in the last ones.
@@ -299,10 +361,10 @@ impl<'a> Session<'a> {
         const PATIENCE: Duration = Duration::from_secs(1);
         let size = DmbeSize::holding(self.config.receive_buffer);
         // A peer in a handshake takes in what it gets every few milliseconds.
-        let until = Instant::now() + PATIENCE.min(self.config.handshake_timeout / 2);
+        let until = now() + PATIENCE.min(self.config.handshake_timeout / 2);
         loop {
             match group.acquire(size) {
-                Err(DeviceError::Busy) if Instant::now() < until => tokio::time::sleep(PAUSE).await,
+                Err(DeviceError::Busy) if now() < until => tokio::time::sleep(PAUSE).await,
                 other => return other.map(|acquired| acquired.dmb),
             }
         }

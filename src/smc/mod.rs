@@ -46,6 +46,8 @@ pub mod split;
 #[cfg(feature = "tokio")]
 pub mod split_owned;
 mod stack;
+#[cfg(feature = "stack")]
+mod stack_stream;
 #[cfg(feature = "tokio")]
 mod stream;
 #[cfg(feature = "tokio")]
@@ -69,6 +71,8 @@ pub use misbehaved::PeerMisbehaved;
 pub use socket::SmcSocket;
 pub use spin::BusyPoll;
 pub use stack::{Stack, StackTotals};
+#[cfg(feature = "stack")]
+pub use stack_stream::SmcStackStream;
 #[cfg(feature = "tokio")]
 pub use stream::SmcStream;
 pub use transport::Transport;

@@ -216,7 +216,7 @@ impl SmcStream {
 /// A client's Proposal came after it had been taken for a plain TCP client.
 #[derive(Debug, thiserror::Error)]
 #[error("the client's CLC Proposal came too late")]
-struct LateProposal;
+pub(super) struct LateProposal;
 
 /// # Cancel safety
 /// A read that was not polled to completion has taken nothing.

@@ -27,6 +27,28 @@ pub(crate) enum First {
     Silence,
 }
 
+/// A byte stream whose first bytes can be looked at without taking them.
+pub(crate) trait Peek {
+    /// Waits until `judge` makes something of the first bytes, up to four. None is the end of the stream; `None` asks
+    /// for more, and is no answer to the end.
+    ///
+    /// # Errors
+    /// If the connection fails.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    fn peek_until<T: Send>(
+        &self,
+        judge: impl FnMut(&[u8]) -> Option<T> + Send,
+    ) -> impl Future<Output = io::Result<T>> + Send;
+}
+
+impl Peek for TcpStream {
+    async fn peek_until<T: Send>(&self, mut judge: impl FnMut(&[u8]) -> Option<T> + Send) -> io::Result<T> {
+        self.async_io(Interest::READABLE, || look(self, &mut judge)?.ok_or(io::ErrorKind::WouldBlock.into())).await
+    }
+}
+
 /// Waits for the first bytes of `tcp`: for `patience` until the first, then until `deadline` for the rest of what
 /// looks like an eyecatcher. Nothing is consumed.
 ///
@@ -35,34 +57,31 @@ pub(crate) enum First {
 ///
 /// # Cancel safety
 /// Nothing is lost.
-pub(crate) async fn first_bytes(tcp: &TcpStream, patience: Duration, deadline: Instant) -> io::Result<First> {
-    match timeout(patience, tcp.async_io(Interest::READABLE, || look(tcp))).await {
+pub(crate) async fn first_bytes(tcp: &impl Peek, patience: Duration, deadline: Instant) -> io::Result<First> {
+    match timeout(patience, tcp.peek_until(|bytes| Some(judge(bytes)))).await {
         Err(_) => return Ok(First::Silence),
         Ok(Err(error)) => return Err(error),
         Ok(Ok(Some(first))) => return Ok(first),
         Ok(Ok(None)) => {}
     }
-    let rest = tcp.async_io(Interest::READABLE, || match look(tcp)? {
-        None => Err(io::ErrorKind::WouldBlock.into()),
-        Some(first) => Ok(first),
-    });
     // Whoever sends a part of an eyecatcher and then nothing is no SMC endpoint.
-    timeout_at(deadline.into(), rest).await.unwrap_or(Ok(First::Data))
+    timeout_at(deadline.into(), tcp.peek_until(judge)).await.unwrap_or(Ok(First::Data))
 }
 
 /// What has come of a connection that was silent before: decides it for good. `WouldBlock` if nothing has come.
 pub(crate) fn late_bytes(tcp: &TcpStream) -> io::Result<First> {
-    Ok(look(tcp)?.unwrap_or(First::Data))
+    Ok(look(tcp, judge)?.unwrap_or(First::Data))
 }
 
-/// Looks at the first bytes. `None` if they may become an eyecatcher, `WouldBlock` if there are none.
-fn look(tcp: &TcpStream) -> io::Result<Option<First>> {
+/// Looks at the first bytes. `WouldBlock` if there are none.
+fn look<T>(tcp: &TcpStream, judge: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
     let mut bytes = [0; LEN];
     let (n, _) = recv(tcp, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
     Ok(judge(bytes.get(..n).unwrap_or(&bytes)))
 }
 
-fn judge(bytes: &[u8]) -> Option<First> {
+/// What these bytes are. `None` if they may become an eyecatcher.
+pub(crate) fn judge(bytes: &[u8]) -> Option<First> {
     let starts = |e: Eyecatcher| e.to_bytes().starts_with(bytes);
     if bytes.is_empty() || !(starts(Eyecatcher::Smcr) || starts(Eyecatcher::Smcd)) {
         Some(First::Data)

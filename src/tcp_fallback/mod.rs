@@ -5,6 +5,8 @@ pub(crate) mod detect;
 pub(crate) mod promotion;
 mod reason;
 mod receive;
+#[cfg(feature = "stack")]
+pub mod stack;
 
 pub use promotion::Promotion;
 pub use reason::FallbackReason;
