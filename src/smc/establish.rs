@@ -93,7 +93,9 @@ impl EstablishError {
     fn of_first_answer(self) -> Self {
         let Self::Exchange(error) = self else { return self };
         match error {
-            ExchangeError::TimedOut { taken } | ExchangeError::ClosedMidMessage { taken } if taken >= HEADER_LEN => {
+            ExchangeError::TimedOut { taken } | ExchangeError::ClosedMidMessage { taken }
+                if taken >= HEADER_LEN =>
+            {
                 Self::Exchange(error)
             }
             ExchangeError::Decode(DecodeError::Eyecatcher(_)) => Self::NoAnswer(error),

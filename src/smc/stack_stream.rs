@@ -15,10 +15,13 @@ use super::{
     smcd::Smcd,
     stream::LateProposal,
 };
-use crate::tcp_fallback::{
-    FallbackReason,
-    detect::{First, first_bytes, judge},
-    stack::{Endpoint, StackStream, SynOption},
+use crate::{
+    dibs::Cause,
+    tcp_fallback::{
+        FallbackReason,
+        detect::{First, first_bytes, judge},
+        stack::{Endpoint, StackStream, SynOption},
+    },
 };
 
 /// A stream between two hosts of which at least this one is an [`Endpoint`]: through shared memory if both have put the
@@ -157,11 +160,21 @@ impl From<Concluded<StackStream>> for SmcStackStream {
 /// # Cancel safety
 /// A read that was not polled to completion has taken nothing.
 impl AsyncRead for SmcStackStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         ready!(self.poll_decided(cx))?;
         let Self { path, tcp } = &mut *self;
         match path {
-            Path::Smcd(smcd) => smcd.poll_read(cx, buf).map_ok(drop),
+            Path::Smcd(smcd) => match smcd.poll_read(cx, buf) {
+                Poll::Pending if tcp.poll_peer_end(cx, Cause::Data).is_ready() => {
+                    smcd.tcp_has_ended();
+                    smcd.poll_read(cx, buf).map_ok(drop)
+                }
+                read => read.map_ok(drop),
+            },
             Path::Tcp(_) | Path::Undecided => Pin::new(tcp).poll_read(cx, buf),
         }
     }
@@ -175,7 +188,13 @@ impl AsyncWrite for SmcStackStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { path, tcp } = &mut *self;
         match path {
-            Path::Smcd(smcd) => smcd.poll_write(cx, &[IoSlice::new(bytes)]),
+            Path::Smcd(smcd) => match smcd.poll_write(cx, &[IoSlice::new(bytes)]) {
+                Poll::Pending if tcp.poll_peer_end(cx, Cause::Space).is_ready() => {
+                    smcd.tcp_has_ended();
+                    smcd.poll_write(cx, &[IoSlice::new(bytes)])
+                }
+                written => written,
+            },
             Path::Tcp(_) | Path::Undecided => Pin::new(tcp).poll_write(cx, bytes),
         }
     }

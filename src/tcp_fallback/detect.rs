@@ -45,7 +45,8 @@ pub(crate) trait Peek {
 
 impl Peek for TcpStream {
     async fn peek_until<T: Send>(&self, mut judge: impl FnMut(&[u8]) -> Option<T> + Send) -> io::Result<T> {
-        self.async_io(Interest::READABLE, || look(self, &mut judge)?.ok_or(io::ErrorKind::WouldBlock.into())).await
+        self.async_io(Interest::READABLE, || look(self, &mut judge)?.ok_or(io::ErrorKind::WouldBlock.into()))
+            .await
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     signalling::SharedSignals,
     signals::{Flow, PRUNE},
 };
+use crate::dibs::Cause;
 
 /// Ports that connections are made from.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 49152..=65535;
@@ -118,7 +119,8 @@ impl Core {
         if self.is_abandoned && self.closing.is_empty() {
             return None;
         }
-        let next = self.iface.poll_at(now, &self.sockets).unwrap_or(now + smoltcp::time::Duration::from_secs(60));
+        let next =
+            self.iface.poll_at(now, &self.sockets).unwrap_or(now + smoltcp::time::Duration::from_secs(60));
         let next = self.closing.iter().map(|closing| closing.until).fold(next, Instant::min);
         Some(if taken == BUDGET { now } else { next })
     }
@@ -330,6 +332,25 @@ impl Core {
         }
     }
 
+    /// Waits until the peer has sent something or its end, or the connection was reset.
+    pub(super) fn poll_peer_end(
+        &mut self,
+        handle: SocketHandle,
+        cx: &mut Context<'_>,
+        waits_for: Cause,
+    ) -> Poll<()> {
+        let socket = self.socket(handle);
+        if socket.recv_queue() > 0 || !socket.may_recv() {
+            return Poll::Ready(());
+        }
+        // Both are woken when the peer's end comes.
+        match waits_for {
+            Cause::Data => socket.register_recv_waker(cx.waker()),
+            Cause::Space => socket.register_send_waker(cx.waker()),
+        }
+        Poll::Pending
+    }
+
     /// Takes bytes to be sent, as many as there is room for.
     pub(super) fn poll_send(
         &mut self,
@@ -412,7 +433,8 @@ fn set_addresses(iface: &mut Interface, config: &EndpointConfig) -> io::Result<(
     for &(address, prefix) in &config.addresses {
         let is_unicast = !(address.is_multicast() || address.is_unspecified());
         let fits = prefix <= if address.is_ipv4() { 32 } else { 128 };
-        addresses.push((is_unicast && fits).then(|| IpCidr::new(address.into(), prefix)).ok_or_else(invalid)?);
+        addresses
+            .push((is_unicast && fits).then(|| IpCidr::new(address.into(), prefix)).ok_or_else(invalid)?);
     }
     let mut all_fit = true;
     iface.update_ip_addrs(|own| all_fit = addresses.iter().all(|&address| own.push(address).is_ok()));

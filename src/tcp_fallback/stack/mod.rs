@@ -31,11 +31,9 @@ mod signals;
 mod stream;
 pub mod syn;
 
-
 pub use endpoint::Endpoint;
 pub use link::Link;
 pub use listener::StackListener;
 
 pub use settings::{EndpointConfig, SynOption};
 pub use stream::StackStream;
-

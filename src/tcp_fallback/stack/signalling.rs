@@ -101,8 +101,7 @@ impl<T> Outgoing<'_, T> {
     fn rewritten(&self, frame: &[u8]) -> Option<Vec<u8>> {
         let syn = Syn::read(frame, self.medium)?;
         let mut signals = self.signals.lock();
-        let longer =
-            signals.wants(&syn).then(|| with_option(frame, self.medium, self.mtu)).flatten();
+        let longer = signals.wants(&syn).then(|| with_option(frame, self.medium, self.mtu)).flatten();
         signals.sent(&syn, longer.is_some());
         longer
     }

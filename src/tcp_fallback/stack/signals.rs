@@ -95,7 +95,9 @@ impl Signals {
     /// Takes note of a SYN or SYN-ACK as it goes out.
     pub(super) fn sent(&mut self, syn: &Syn, with_option: bool) {
         match (self.flows.get_mut(&Flow { local: syn.source, remote: syn.destination }), syn.ack) {
-            (Some(Signal::Connecting { sent: sent @ None, .. }), None) => *sent = Some((syn.seq, with_option)),
+            (Some(Signal::Connecting { sent: sent @ None, .. }), None) => {
+                *sent = Some((syn.seq, with_option))
+            }
             (Some(Signal::Accepting { answered, .. }), Some(ack))
                 if answered.is_none_or(|(before, _)| before != ack) =>
             {

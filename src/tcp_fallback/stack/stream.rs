@@ -13,7 +13,7 @@ use smoltcp::iface::SocketHandle;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{core::Connected, driver::Held};
-use crate::tcp_fallback::detect::Peek;
+use crate::{dibs::Cause, tcp_fallback::detect::Peek};
 
 /// A TCP connection of an [`Endpoint`](super::Endpoint), without SMC-D.
 ///
@@ -71,6 +71,12 @@ impl StackStream {
             0 => Poll::Ready(judge(&[]).ok_or(io::ErrorKind::UnexpectedEof.into())),
             _ => Poll::Ready(verdict.ok_or(io::ErrorKind::UnexpectedEof.into())),
         }
+    }
+
+    /// Polls for the end of what the peer sends, or for anything that it sends. Who waits for data and who waits for
+    /// space may both wait.
+    pub(crate) fn poll_peer_end(&self, cx: &mut Context<'_>, waits_for: Cause) -> Poll<()> {
+        self.held.look(|core| core.poll_peer_end(self.handle, cx, waits_for))
     }
 
     /// How many bytes are looked at.

@@ -8,9 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::{
     phy::Medium,
-    wire::{
-        EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, IpVersion, Ipv4Packet, Ipv6Packet, TcpPacket,
-    },
+    wire::{EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket},
 };
 
 /// The option as it is written: two bytes of padding keep what follows aligned.
@@ -146,8 +144,8 @@ impl Place {
 
     fn behind(frame: &[u8], ip: usize) -> Option<Self> {
         let packet = frame.get(ip..)?;
-        match IpVersion::of_packet(packet).ok()? {
-            IpVersion::Ipv4 => {
+        match packet.first()? >> 4 {
+            4 => {
                 let v4 = Ipv4Packet::new_checked(packet).ok()?;
                 let whole = !v4.more_frags() && v4.frag_offset() == 0;
                 (v4.next_header() == IpProtocol::Tcp && whole).then(|| Self {
@@ -158,7 +156,7 @@ impl Place {
                     destination: v4.dst_addr().into(),
                 })
             }
-            IpVersion::Ipv6 => {
+            6 => {
                 let v6 = Ipv6Packet::new_checked(packet).ok()?;
                 (v6.next_header() == IpProtocol::Tcp).then(|| Self {
                     ip,
@@ -168,6 +166,7 @@ impl Place {
                     destination: v6.dst_addr().into(),
                 })
             }
+            _ => None,
         }
     }
 

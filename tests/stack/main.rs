@@ -1,0 +1,17 @@
+//! Whole stacks in memory: the endpoint in user space, the SMC option, the handshake and the streams, with a clock that
+//! stands still. What is random comes from a seed, so every run is the same.
+
+#[path = "../common/settings.rs"]
+mod settings;
+
+#[path = "../common/process.rs"]
+mod process;
+
+mod harness;
+mod middlebox;
+mod obligation;
+mod peers;
+mod relay;
+mod smcd;
+mod tcp;
+mod weather;
