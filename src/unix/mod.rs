@@ -9,6 +9,8 @@ pub(crate) mod kept;
 pub(crate) mod packet;
 mod per_process;
 pub(crate) mod sockopt;
+#[cfg(feature = "stack")]
+pub(crate) mod tun;
 
 pub(crate) use generation::Generation;
 pub(crate) use handed::Handed;

@@ -88,7 +88,11 @@ pub(crate) fn v6(number: u8) -> SocketAddr {
 }
 
 /// Writes `len` bytes and the end on both sides, and checks that each side gets what the other wrote.
-pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(one: S, other: S, len: usize) {
+pub(crate) async fn exchange<S, T>(one: S, other: T, len: usize)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     tokio::join!(talk(one, 1, 1_000_003, len), talk(other, 1_000_003, 1, len));
 }
 

@@ -7,11 +7,14 @@ mod settings;
 #[path = "../common/process.rs"]
 mod process;
 
+mod declines;
 mod harness;
 mod middlebox;
 mod obligation;
 mod peers;
+mod qemu;
 mod relay;
 mod smcd;
+mod tap;
 mod tcp;
 mod weather;

@@ -177,6 +177,39 @@ fn settings_that_cannot_be_are_refused() {
     });
 }
 
+#[test]
+fn end_of_the_runtime_ends_all_connections() {
+    let runtime = |paused| {
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap()
+    };
+    let first = runtime(true);
+    let (mut client, _server) = first.block_on(async { pair(&Net::new(Direct), v4(2)).await });
+    drop(first);
+    let error = runtime(false).block_on(client.read_u8()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+/// What a connection that failed has left behind does not show on the next one of the same addresses.
+#[test]
+fn connection_without_the_option_has_none_whatever_was_before() {
+    simulated(async {
+        let net = Net::new(Direct);
+        let mut ports = std::collections::HashSet::new();
+        // Ports come again after 16384 connections.
+        for _ in 0..16500 {
+            let refused = net.client.connect(v4(2), SynOption::Offer).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        }
+        let listener = net.listen();
+        for _ in 0..300 {
+            let (client, server) =
+                tokio::join!(net.client.connect(v4(2), SynOption::Omit), listener.accept());
+            assert!(!client.as_ref().unwrap().smc_signalled() && !server.unwrap().smc_signalled());
+            assert!(ports.insert(client.unwrap().local_addr().port()));
+        }
+    });
+}
+
 /// Frames made by strangers: noise, and what real frames become when bits are turned.
 #[test]
 fn hostile_frames_do_no_harm() {

@@ -10,7 +10,10 @@ use std::{
 use smoltcp::{
     iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet},
     phy::{Device, Medium},
-    socket::tcp::{CongestionControl, RecvError, Socket, SocketBuffer, State},
+    socket::{
+        AnySocket,
+        tcp::{CongestionControl, RecvError, Socket, SocketBuffer, State},
+    },
     time::Instant,
     wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint},
 };
@@ -73,11 +76,15 @@ impl Core {
         let [a, b, c, d, e, f, ..] = seed.to_le_bytes();
         // Locally administered, and not a group.
         let mac = config.mac.unwrap_or([a & 0xfc | 2, b, c, d, e, f]);
-        let hardware = match device.capabilities().medium {
-            Medium::Ethernet if mac[0] & 1 != 0 => return Err(io::ErrorKind::InvalidInput.into()),
-            Medium::Ethernet => HardwareAddress::Ethernet(EthernetAddress(mac)),
-            Medium::Ip => HardwareAddress::Ip,
+        let mac = EthernetAddress(mac);
+        let hardware = if device.capabilities().medium == Medium::Ethernet {
+            HardwareAddress::Ethernet(mac)
+        } else {
+            HardwareAddress::Ip
         };
+        if !mac.is_unicast() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let mut interface = Config::new(hardware);
         interface.random_seed = seed;
         let mut iface = Interface::new(interface, device, now);
@@ -129,8 +136,9 @@ impl Core {
     pub(super) fn fail(&mut self, kind: io::ErrorKind) {
         self.failed = Some(kind);
         for (_, socket) in self.sockets.iter_mut() {
-            let smoltcp::socket::Socket::Tcp(socket) = socket;
-            socket.abort();
+            if let Some(socket) = <Socket<'_> as AnySocket>::downcast_mut(socket) {
+                socket.abort();
+            }
         }
     }
 
@@ -169,6 +177,8 @@ impl Core {
         let source = source.ok_or(io::ErrorKind::AddrNotAvailable)?;
         let local = SocketAddr::new(source.into(), self.free_port()?);
         let handle = self.new_socket();
+        // Of a connection that never came to be.
+        self.signals.lock().take_agreed(Flow { local, remote });
         if option == SynOption::Offer {
             self.signals.lock().offer(Flow { local, remote });
         }
@@ -195,10 +205,7 @@ impl Core {
     }
 
     fn tcp_sockets(&self) -> impl Iterator<Item = &Socket<'static>> {
-        self.sockets.iter().map(|(_, socket)| {
-            let smoltcp::socket::Socket::Tcp(socket) = socket;
-            socket
-        })
+        self.sockets.iter().filter_map(|(_, socket)| AnySocket::downcast(socket))
     }
 
     fn ports_in_use(&self) -> impl Iterator<Item = u16> {

@@ -65,6 +65,7 @@ impl Drop for Last {
 
 /// Moves frames until nobody needs it.
 pub(super) async fn drive<L: Link>(mut device: Signalling<L>, shared: Arc<Shared>, clock: Clock) {
+    let _ended = Ended(shared.clone());
     loop {
         let next = shared.lock().turn(clock.now(), &mut device);
         let Some(next) = next else { return };
@@ -79,6 +80,18 @@ pub(super) async fn drive<L: Link>(mut device: Signalling<L>, shared: Arc<Shared
         }
         if shared.lock().has_failed() {
             return;
+        }
+    }
+}
+
+/// Sees to it that nobody waits for a driver that is no more, because its runtime has ended for instance.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut core = self.0.lock();
+        if !core.has_failed() {
+            core.fail(io::ErrorKind::BrokenPipe);
         }
     }
 }

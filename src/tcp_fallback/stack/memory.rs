@@ -10,10 +10,13 @@ use std::{
     time::Duration,
 };
 
-use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
+use smoltcp::phy::Medium;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Link;
+use super::{
+    Link,
+    link::{Sink, device},
+};
 
 /// Frames under way in one direction. More are lost, as by any queue.
 const QUEUE: usize = 4096;
@@ -63,7 +66,7 @@ pub fn pair(path: impl Path) -> (MemoryLink, MemoryLink) {
 /// The two ends of a link of this medium with this path between them.
 pub fn pair_of(medium: Medium, path: impl Path) -> (MemoryLink, MemoryLink) {
     let wire = Arc::new(Mutex::new(Wire { path: Box::new(path), sides: Default::default(), sent: 0 }));
-    let end = |way| MemoryLink { wire: wire.clone(), way, medium, until: None };
+    let end = |way| MemoryLink { wire: wire.clone(), way, medium, ip_mtu: IP_MTU, until: None };
     (end(Way::There), end(Way::Back))
 }
 
@@ -113,6 +116,7 @@ pub struct MemoryLink {
     /// Which way its own frames go.
     way: Way,
     medium: Medium,
+    ip_mtu: usize,
     /// When the next frame arrives.
     until: Option<Pin<Box<Sleep>>>,
 }
@@ -120,6 +124,14 @@ pub struct MemoryLink {
 impl MemoryLink {
     fn lock(&self) -> MutexGuard<'_, Wire> {
         self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_frame(&mut self) -> Option<Vec<u8>> {
+        let way = self.incoming();
+        let mut wire = self.lock();
+        let frames = &mut wire.side(way).frames;
+        let is_due = frames.peek().is_some_and(|Reverse((at, ..))| *at <= Instant::now());
+        is_due.then(|| frames.pop()).flatten().map(|Reverse((_, _, frame))| frame)
     }
 
     /// Which way the frames of the other end go.
@@ -147,48 +159,10 @@ impl Link for MemoryLink {
     }
 }
 
-impl Device for MemoryLink {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending<'a>;
-
-    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Received, Sending<'_>)> {
-        let way = self.incoming();
-        let frame = {
-            let mut wire = self.lock();
-            let frames = &mut wire.side(way).frames;
-            let is_due = frames.peek().is_some_and(|Reverse((at, ..))| *at <= Instant::now());
-            is_due.then(|| frames.pop()).flatten()?.0.2
-        };
-        Some((Received(frame), Sending(self)))
-    }
-
-    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Sending<'_>> {
-        Some(Sending(self))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        super::link::capabilities(self.medium, IP_MTU)
+impl Sink for MemoryLink {
+    fn send(&mut self, frame: Vec<u8>) {
+        self.lock().send(self.way, frame);
     }
 }
 
-/// A frame that has come.
-#[derive(Debug)]
-pub struct Received(pub(super) Vec<u8>);
-
-impl phy::RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-/// A frame that is to be sent.
-pub struct Sending<'a>(&'a MemoryLink);
-
-impl phy::TxToken for Sending<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut frame = vec![0; len];
-        let result = f(&mut frame);
-        self.0.lock().send(self.0.way, frame);
-        result
-    }
-}
+device!(MemoryLink);

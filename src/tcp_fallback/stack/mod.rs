@@ -24,16 +24,19 @@ mod endpoint;
 mod link;
 mod listener;
 pub mod memory;
-
+mod qemu;
 mod settings;
 mod signalling;
 mod signals;
 mod stream;
 pub mod syn;
+mod tap;
 
 pub use endpoint::Endpoint;
 pub use link::Link;
 pub use listener::StackListener;
+pub use qemu::{QemuDgram, QemuStream};
 
 pub use settings::{EndpointConfig, SynOption};
 pub use stream::StackStream;
+pub use tap::Tap;

@@ -46,6 +46,8 @@ impl Signals {
     /// No longer.
     pub(super) fn stop_serving(&mut self, port: u16) {
         self.serving.remove(&port);
+        self.flows
+            .retain(|flow, signal| flow.local.port() != port || matches!(signal, Signal::Connecting { .. }));
     }
 
     /// Has the SYN of a connection that is about to begin carry the option.
@@ -255,9 +257,10 @@ mod tests {
         signals.received(&syn(5, true));
         assert!(!signals.wants(&syn_ack(6, false)));
         let mut server = server();
+        server.received(&syn(4, true));
         server.stop_serving(SERVER);
         server.received(&syn(5, true));
-        assert!(!server.wants(&syn_ack(6, false)));
+        assert!(!server.wants(&syn_ack(5, false)) && !server.wants(&syn_ack(6, false)));
     }
 
     #[test]

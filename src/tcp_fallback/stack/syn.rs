@@ -130,14 +130,13 @@ impl Place {
     /// Of the SYN in this frame. A segment in fragments, or behind IPv6 extension headers, is not looked for: no stack
     /// sends a SYN so.
     fn of_syn(frame: &[u8], medium: Medium) -> Option<Self> {
-        let place = match medium {
-            Medium::Ethernet => {
-                let ethernet = EthernetFrame::new_checked(frame).ok()?;
-                let is_ip = matches!(ethernet.ethertype(), EthernetProtocol::Ipv4 | EthernetProtocol::Ipv6);
-                let header = EthernetFrame::<&[u8]>::header_len();
-                is_ip.then(|| Self::behind(frame, header)).flatten()?
-            }
-            Medium::Ip => Self::behind(frame, 0)?,
+        let place = if medium == Medium::Ethernet {
+            let ethernet = EthernetFrame::new_checked(frame).ok()?;
+            let is_ip = matches!(ethernet.ethertype(), EthernetProtocol::Ipv4 | EthernetProtocol::Ipv6);
+            let header = EthernetFrame::<&[u8]>::header_len();
+            is_ip.then(|| Self::behind(frame, header)).flatten()?
+        } else {
+            Self::behind(frame, 0)?
         };
         place.segment(frame)?.syn().then_some(place)
     }
