@@ -28,6 +28,9 @@ use crate::{
 
 const DMB: OwnDmb = OwnDmb { token: DmbToken(7), size: DmbeSize::from_code(2), index: 0 };
 
+/// What is done to a message that is as it should be.
+type Change<T> = fn(&mut T);
+
 async fn send(tcp: &mut StackStream, message: impl Into<Message>) {
     tcp.write_all(&message.into().to_bytes()).await.unwrap();
 }
@@ -192,7 +195,7 @@ fn ends_that_do_not_fit_decline() {
 
 #[test]
 fn accept_that_the_client_cannot_take_is_declined() {
-    let cases: [(DeclineCode, bool, fn(&mut Accept)); 3] = [
+    let cases: [(DeclineCode, bool, Change<Accept>); 3] = [
         (DeclineCode::SYNC, false, |_| {}),
         (DeclineCode::MODE_UNSUPPORTED, true, |accept| accept.0.v2 = None),
         // The DMB of a device that is not there.
@@ -215,7 +218,7 @@ fn accept_that_the_client_cannot_take_is_declined() {
 
 #[test]
 fn proposal_that_the_server_cannot_take_is_declined() {
-    let cases: [(DeclineCode, fn(&mut Proposal)); 5] = [
+    let cases: [(DeclineCode, Change<Proposal>); 5] = [
         (DeclineCode::PEER_NO_SMC, |proposal| proposal.v2 = None),
         (DeclineCode::NO_SMCD_V2_EXTENSION, |proposal| proposal.v2.as_mut().unwrap().smcd = None),
         (DeclineCode::NO_SMCR_DEVICE, |proposal| {
