@@ -58,10 +58,23 @@ fn frame(bytes: &mut [u8]) {
     bytes[len - TRAILER_LEN..].copy_from_slice(&Eyecatcher::Smcr.to_bytes());
 }
 
+/// False for a Proposal without version 1 whose GID ends as no count of prefixes does. Linux takes that byte for one if
+/// the prefixes are said to be where we say they are; elsewhere, any offset will do.
+fn can_be_sent(message: &Message) -> bool {
+    match message {
+        Message::Proposal(proposal) if proposal.v1.is_none() => {
+            proposal.smcd.is_none_or(|area| area.gid & 0xff <= 8)
+        }
+        _ => true,
+    }
+}
+
 /// What parses can be emitted, and parses to the same again; from a stream it is taken to the byte.
 fn parse(bytes: &[u8]) {
     let parsed = Message::parse(bytes);
-    if let Ok(message) = &parsed {
+    if let Ok(message) = &parsed
+        && can_be_sent(message)
+    {
         let again = message.to_bytes();
         assert_eq!(again.len(), message.wire_len());
         assert_eq!(Message::parse(&again).as_ref(), Ok(message));
