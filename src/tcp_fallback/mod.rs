@@ -5,6 +5,7 @@ pub(crate) mod detect;
 pub(crate) mod promotion;
 mod reason;
 mod receive;
+pub mod syn_option;
 
 pub use promotion::Promotion;
 pub use reason::FallbackReason;
