@@ -9,8 +9,9 @@
 
 use std::{io, os::fd::AsFd};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect_unspec, socket_with};
 
+use super::FallbackReason;
 use crate::unix::sockopt::{SmcOption, ask_for_smc_option, smc_option};
 
 /// True if sockets of this process can ask for the option.
@@ -31,12 +32,33 @@ pub(crate) fn ask(socket: impl AsFd) -> io::Result<()> {
     ask_for_smc_option(socket, true)
 }
 
-/// Has it sent no longer.
+/// Gives up a connection, so that the same socket can be connected again, with all that was set on it but the option.
 ///
 /// # Errors
-/// As for [`ask`].
-pub(crate) fn withdraw(socket: impl AsFd) -> io::Result<()> {
+/// The system's.
+pub(crate) fn disconnect(socket: impl AsFd) -> io::Result<()> {
+    connect_unspec(&socket)?;
     ask_for_smc_option(socket, false)
+}
+
+/// What came of asking for the option.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    /// Both ends have sent it.
+    Agreed,
+    /// They have not, for this reason.
+    None(FallbackReason),
+}
+
+impl Answer {
+    /// That on a connected socket which was `asked` before.
+    pub(crate) fn of(asked: &io::Result<()>, socket: impl AsFd) -> Self {
+        match asked {
+            Err(_) => Self::None(FallbackReason::OptionUnavailable),
+            Ok(()) if is_agreed(socket) => Self::Agreed,
+            Ok(()) => Self::None(FallbackReason::PeerNotSmc),
+        }
+    }
 }
 
 /// True if both ends of this connection have sent the option.

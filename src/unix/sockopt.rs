@@ -26,7 +26,8 @@ fn get(socket: impl AsFd, level: i32, name: i32, value: &mut [u8]) -> io::Result
 fn set(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the kernel reads the four bytes of `value`. The descriptor is borrowed for the time of the call.
-    let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<i32>() as u32) };
+    let result =
+        unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<i32>() as u32) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

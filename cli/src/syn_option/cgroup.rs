@@ -23,7 +23,8 @@ pub(super) struct Cgroup {
 impl Cgroup {
     /// The root of the hierarchy.
     pub(super) fn root() -> Result<Self, SynOptionError> {
-        let mounts = Process::myself().and_then(|own| own.mountinfo()).map_err(|_| SynOptionError::NoCgroup2)?;
+        let mounts =
+            Process::myself().and_then(|own| own.mountinfo()).map_err(|_| SynOptionError::NoCgroup2)?;
         let root = mounts.into_iter().find(|mount| mount.fs_type == "cgroup2");
         Self::open(root.ok_or(SynOptionError::NoCgroup2)?.mount_point)
     }

@@ -9,7 +9,9 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SynOptionError {
     /// Not root.
-    #[error("this needs root (the capabilities BPF, NET_ADMIN and PERFMON, and write access to the BPF file system)")]
+    #[error(
+        "this needs root (the capabilities BPF, NET_ADMIN and PERFMON, and write access to the BPF file system)"
+    )]
     NotPermitted,
     /// There is no cgroup v2.
     #[error("the cgroup v2 file system is not mounted; try: mount -t cgroup2 cgroup2 /sys/fs/cgroup")]
@@ -21,7 +23,9 @@ pub(super) enum SynOptionError {
     #[error("the BPF file system is not mounted at {path}; try: mount -t bpf bpf {path}", path = .0.display())]
     NoBpffs(PathBuf),
     /// Of the kernel, or this build.
-    #[error("the eBPF programs cannot be loaded; the kernel has to be Linux 5.14 or newer, with CONFIG_CGROUP_BPF")]
+    #[error(
+        "the eBPF programs cannot be loaded; the kernel has to be Linux 5.14 or newer, with CONFIG_CGROUP_BPF"
+    )]
     Load(#[source] EbpfError),
     /// The verifier refused one.
     #[error("the kernel refuses the eBPF program {name}")]

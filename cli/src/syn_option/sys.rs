@@ -54,7 +54,8 @@ pub(super) fn link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, hook: Hook) 
 /// # Errors
 /// The system's.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
-    let arguments = ObjPin { path: path.as_ptr().expose_provenance() as u64, object: object.as_raw_fd(), flags: 0 };
+    let arguments =
+        ObjPin { path: path.as_ptr().expose_provenance() as u64, object: object.as_raw_fd(), flags: 0 };
     bpf(OBJ_PIN, &arguments).map(drop)
 }
 

@@ -1,0 +1,245 @@
+//! From a TCP connection of the standard library to a stream, where the SMC option decides whether there is a handshake
+//! in band. It runs in the thread that connects or accepts.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags},
+    net::{RecvFlags, recv},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{poll, shared::Shared};
+use crate::{
+    FallbackReason, SmcConfig,
+    clc::{
+        exchange::{ExchangeError, take_in},
+        wire::{Assembler, Message},
+    },
+    smc::{
+        hybrid::{Counts, send},
+        in_band::{self, Client, EstablishError, Outcome, TENDING, Wire},
+    },
+    tcp_fallback::{
+        detect::{First, look},
+        promotion::is_peer_here,
+        syn_option::{self, Answer},
+    },
+};
+
+/// Connections that wait in the kernel.
+const BACKLOG: i32 = 1024;
+
+/// A connection whose handshake waits in calls of the system. Its futures are always ready.
+struct Waiting<'a>(&'a TcpStream);
+
+impl Waiting<'_> {
+    /// Sleeps until there is something to do, or this time has come.
+    fn sleep(&self, events: PollFlags, until: Instant) -> io::Result<()> {
+        let left = until.saturating_duration_since(Instant::now());
+        match poll::sleep(&mut [PollFd::new(self.0, events)], Some(left)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            other => other,
+        }
+    }
+
+    /// As [`Waiting::sleep`], as part of a message that has to be over by the deadline.
+    fn wait(
+        &self,
+        events: PollFlags,
+        until: Instant,
+        deadline: Instant,
+        taken: usize,
+    ) -> Result<(), ExchangeError> {
+        if Instant::now() >= deadline {
+            return Err(ExchangeError::TimedOut { taken });
+        }
+        Ok(self.sleep(events, until.min(deadline))?)
+    }
+}
+
+impl Wire for Waiting<'_> {
+    async fn send(&mut self, message: &Message, deadline: Instant) -> Result<(), ExchangeError> {
+        let bytes = message.to_bytes();
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            match send(self.0, &[IoSlice::new(rest)]) {
+                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+                Err(error) if is_for_later(&error) => self.wait(PollFlags::OUT, deadline, deadline, 0)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn receive(
+        &mut self,
+        deadline: Instant,
+        tend: &(dyn Fn() + Sync),
+    ) -> Result<Message, ExchangeError> {
+        let mut assembler = Assembler::new();
+        let mut buf = [0; Assembler::MAX_READ];
+        loop {
+            let room = buf.get_mut(..assembler.missing()).unwrap_or_default();
+            match recv(self.0, &mut *room, RecvFlags::DONTWAIT).map_err(io::Error::from) {
+                Ok((n, _)) => {
+                    if let Some(message) = take_in(&mut assembler, room.get(..n).unwrap_or_default())? {
+                        return Ok(message);
+                    }
+                }
+                Err(error) if is_for_later(&error) => {
+                    self.wait(PollFlags::IN, Instant::now() + TENDING, deadline, assembler.taken())?;
+                    tend();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn pause(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Runs a handshake whose [`Wire`] is [`Waiting`].
+fn run<T>(handshake: impl Future<Output = Result<T, EstablishError>>) -> Result<T, EstablishError> {
+    match pin!(handshake).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        // Nothing in it waits but the wire.
+        Poll::Pending => Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
+    }
+}
+
+/// A socket for connections with this address.
+fn socket(addr: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))
+}
+
+/// Connects, also if a signal comes in between.
+fn connect_socket(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    match socket.connect(&addr.into()) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        other => return other,
+    }
+    loop {
+        match poll::sleep(&mut [PollFd::new(socket, PollFlags::OUT)], None) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(()) => return socket.take_error()?.map_or(Ok(()), Err),
+        }
+    }
+}
+
+/// Connects to a peer that is asked by the SMC option.
+///
+/// # Errors
+/// Those of [`TcpStream::connect`].
+pub(super) fn connect(addr: SocketAddr, config: &Arc<SmcConfig>) -> io::Result<Shared> {
+    let socket = socket(addr)?;
+    let asked = syn_option::ask(&socket);
+    connect_socket(&socket, addr)?;
+    if let Answer::None(reason) = Answer::of(&asked, &socket) {
+        return without_option(socket.into(), config, reason);
+    }
+    let tcp = TcpStream::from(socket);
+    match run(in_band::connect(&mut Waiting(&tcp), config)) {
+        Ok(outcome) => shared_of(tcp, config, outcome),
+        Err(error) => {
+            // As in `smc::establish`: what has got a Proposal for data gets no more.
+            tracing::warn!(%addr, %error, "the SMC option was echoed, and then not meant");
+            syn_option::disconnect(&tcp)?;
+            let socket = Socket::from(tcp);
+            connect_socket(&socket, addr)?;
+            without_option(socket.into(), config, FallbackReason::OptionEchoed)
+        }
+    }
+}
+
+/// Goes on without the option: a peer on this host may still be met.
+fn without_option(tcp: TcpStream, config: &Arc<SmcConfig>, reason: FallbackReason) -> io::Result<Shared> {
+    let may_meet = config.runtime_dir.is_some() || is_peer_here(&tcp).unwrap_or(false);
+    if config.promotes() && may_meet {
+        return Ok(Shared::new(tcp, config, Ok(Counts::default())));
+    }
+    Ok(Shared::staying(tcp, config, reason))
+}
+
+/// Listens, and has the listener answer the SMC option.
+///
+/// # Errors
+/// Those of [`TcpListener::bind`].
+pub(super) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(addr)?;
+    socket.set_reuse_address(true)?;
+    if let Err(error) = syn_option::ask(&socket) {
+        tracing::warn!(%error, "the SMC option is not enabled on this system");
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Makes a stream of a connection that was accepted from `peer`.
+///
+/// # Errors
+/// If the connection is of no more use.
+pub(super) fn accept(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    config: &Arc<SmcConfig>,
+) -> Result<Shared, EstablishError> {
+    if !config.listens_for_option() || !syn_option::is_agreed(&tcp) {
+        return Ok(Shared::new(tcp, config, Ok(Counts::default())));
+    }
+    match first_bytes(&tcp, config.handshake_timeout)? {
+        First::Clc => {
+            let client = if config.asks_for_option(peer.ip()) { Client::Wanted } else { Client::Unwanted };
+            let outcome = run(in_band::accept(&mut Waiting(&tcp), config, client))?;
+            Ok(shared_of(tcp, config, outcome)?)
+        }
+        First::Data | First::Silence => Ok(Shared::staying(tcp, config, FallbackReason::PeerNotSmc)),
+    }
+}
+
+/// Waits for the first bytes of a client that owes a message. Nothing is consumed.
+fn first_bytes(tcp: &TcpStream, patience: Duration) -> io::Result<First> {
+    /// Between two looks at the beginning of what may become an eyecatcher.
+    const PAUSE: Duration = Duration::from_millis(5);
+    let deadline = Instant::now() + patience;
+    loop {
+        let begun = match look(tcp.as_fd()) {
+            Ok(Some(first)) => return Ok(first),
+            Ok(None) => true,
+            Err(error) if is_for_later(&error) => false,
+            Err(error) => return Err(error),
+        };
+        match (begun, Instant::now() < deadline) {
+            // A peek leaves the socket readable, so that it cannot be slept on.
+            (true, true) => std::thread::sleep(PAUSE),
+            (true, false) => return Ok(First::Data),
+            (false, true) => Waiting(tcp).sleep(PollFlags::IN, deadline)?,
+            (false, false) => return Ok(First::Silence),
+        }
+    }
+}
+
+/// What a handshake has made of a connection.
+fn shared_of(tcp: TcpStream, config: &Arc<SmcConfig>, outcome: Outcome) -> io::Result<Shared> {
+    match outcome {
+        Outcome::Smcd(established) => Shared::on_rings(tcp, config, *established),
+        Outcome::Tcp(reason) => Ok(Shared::staying(tcp, config, reason)),
+    }
+}
