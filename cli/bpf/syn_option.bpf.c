@@ -63,27 +63,30 @@ static __always_inline int has_option(struct bpf_sock_ops *ops, __u64 where)
 	return bpf_load_hdr_opt(ops, found, OPTION_LEN, where) == OPTION_LEN;
 }
 
-static __always_inline void arm(struct bpf_sock_ops *ops, struct state *state)
-{
-	int wanted = BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
-
-	state->flags &= ~(PEER_SENT | ARMED | OURS_TO_STOP);
-	if (!(state->flags & ASKED))
-		return;
-	if (!(ops->bpf_sock_ops_cb_flags & wanted)) {
-		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | wanted);
-		state->flags |= OURS_TO_STOP;
-	}
-	state->flags |= ARMED;
-}
-
-/* The handshake is over: segments with data cost nothing. */
+/* The handshake is over, or there will be none: segments with data cost nothing. */
 static __always_inline void stop(struct bpf_sock_ops *ops, struct state *state)
 {
 	if (state->flags & OURS_TO_STOP)
 		bpf_sock_ops_cb_flags_set(ops,
 			ops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	state->flags &= ~OURS_TO_STOP;
+}
+
+/* A socket is about to connect or listen. It may have done so before. */
+static __always_inline void arm(struct bpf_sock_ops *ops, struct state *state)
+{
+	int wanted = BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+
+	state->flags &= ~(PEER_SENT | ARMED);
+	if (!(state->flags & ASKED)) {
+		stop(ops, state);
+		return;
+	}
+	if (!(ops->bpf_sock_ops_cb_flags & wanted)) {
+		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | wanted);
+		state->flags |= OURS_TO_STOP;
+	}
+	state->flags |= ARMED;
 }
 
 /* A SYN of a socket that asked, or the SYN-ACK of a listener that asked, to a SYN with the option. The callback may be

@@ -149,9 +149,9 @@ fn connect_socket(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
 /// Those of [`TcpStream::connect`].
 pub(super) fn connect(addr: SocketAddr, config: &Arc<SmcConfig>) -> io::Result<Shared> {
     let socket = socket(addr)?;
-    let asked = syn_option::ask(&socket);
+    syn_option::ask(&socket);
     connect_socket(&socket, addr)?;
-    if let Answer::None(reason) = Answer::of(&asked, &socket) {
+    if let Answer::None(reason) = Answer::on(&socket) {
         return without_option(socket.into(), config, reason);
     }
     let tcp = TcpStream::from(socket);
@@ -184,9 +184,7 @@ fn without_option(tcp: TcpStream, config: &Arc<SmcConfig>, reason: FallbackReaso
 pub(super) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(addr)?;
     socket.set_reuse_address(true)?;
-    if let Err(error) = syn_option::ask(&socket) {
-        tracing::warn!(%error, "the SMC option is not enabled on this system");
-    }
+    syn_option::ask(&socket);
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -201,8 +199,10 @@ pub(super) fn accept(
     peer: SocketAddr,
     config: &Arc<SmcConfig>,
 ) -> Result<Shared, EstablishError> {
-    if !config.listens_for_option() || !syn_option::is_agreed(&tcp) {
-        return Ok(Shared::new(tcp, config, Ok(Counts::default())));
+    match config.listens_for_option().then(|| Answer::on(&tcp)) {
+        Some(Answer::Agreed) => {}
+        Some(Answer::None(reason)) if !config.promotes() => return Ok(Shared::staying(tcp, config, reason)),
+        _ => return Ok(Shared::new(tcp, config, Ok(Counts::default()))),
     }
     match first_bytes(&tcp, config.handshake_timeout)? {
         First::Clc => {

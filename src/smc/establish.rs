@@ -95,13 +95,13 @@ pub(crate) async fn connect_socket(
     if !config.asks_for_option(addr.ip()) {
         return client(socket.connect(addr).await?, config).await;
     }
-    let asked = syn_option::ask(&socket);
+    syn_option::ask(&socket);
     let tcp = socket.connect(addr).await?;
     if config.handshake == Handshake::InBand {
         // Known beforehand, whatever came of the option.
         return client(tcp, config).await;
     }
-    match Answer::of(&asked, &tcp) {
+    match Answer::on(&tcp) {
         Answer::Agreed => by_option(tcp, addr, config).await,
         Answer::None(reason) => Ok(without_option(tcp, config, reason)),
     }
@@ -155,12 +155,16 @@ pub(crate) async fn server(
     peer: SocketAddr,
     config: &Arc<SmcConfig>,
 ) -> Result<SmcStream, EstablishError> {
-    let by_option = config.listens_for_option() && syn_option::is_agreed(&tcp);
-    if !by_option && config.handshake != Handshake::InBand {
-        return Ok(tcp_first(tcp, config));
+    let answer = config.listens_for_option().then(|| Answer::on(&tcp));
+    match answer {
+        _ if config.handshake == Handshake::InBand => {}
+        Some(Answer::Agreed) => {}
+        Some(Answer::None(reason)) if !config.promotes() => return Ok(SmcStream::tcp(tcp, reason)),
+        _ => return Ok(tcp_first(tcp, config)),
     }
     let deadline = Instant::now() + config.handshake_timeout;
     // Who has sent the option owes a message.
+    let by_option = answer == Some(Answer::Agreed);
     let patience = if by_option { config.handshake_timeout } else { config.detect_timeout };
     match first_bytes(&tcp, patience, deadline).await? {
         First::Clc => {

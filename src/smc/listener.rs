@@ -237,7 +237,7 @@ async fn bind_asking(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
     let bind = |addr: SocketAddr| {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
-        ask_for_option(&socket);
+        syn_option::ask(&socket);
         socket.bind(addr)?;
         socket.listen(BACKLOG)
     };
@@ -249,13 +249,6 @@ async fn bind_asking(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         }
     }
     Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on")))
-}
-
-/// Has a socket that does not listen yet answer the SMC option. Without the eBPF programs it is a listener as any other.
-pub(super) fn ask_for_option(socket: &TcpSocket) {
-    if let Err(error) = syn_option::ask(socket) {
-        tracing::warn!(%error, "the SMC option is not enabled on this system");
-    }
 }
 
 /// True for errors that concern a single connection that has ended while it waited.

@@ -9,7 +9,8 @@ use std::{
 
 use tokio::net::TcpSocket;
 
-use super::{SmcConfig, SmcListener, SmcStream, establish, listener};
+use super::{SmcConfig, SmcListener, SmcStream, establish};
+use crate::tcp_fallback::syn_option;
 
 /// A socket that is not yet connected and does not yet listen, like [`tokio::net::TcpSocket`].
 ///
@@ -92,7 +93,7 @@ impl SmcSocket {
     /// Outside a tokio runtime.
     pub fn listen(self, backlog: u32) -> io::Result<SmcListener> {
         if self.config.listens_for_option() {
-            listener::ask_for_option(&self.tcp);
+            syn_option::ask(&self.tcp);
         }
         Ok(SmcListener::from_tcp(self.tcp.listen(backlog)?, self.config))
     }

@@ -20,16 +20,15 @@ pub fn can_ask() -> bool {
     [AddressFamily::INET, AddressFamily::INET6]
         .into_iter()
         .filter_map(|family| socket_with(family, SocketType::STREAM, flags, None).ok())
-        .any(|socket| ask(socket).is_ok())
+        .any(|socket| ask_for_smc_option(socket, true).is_ok())
 }
 
-/// Has a socket send the option with its SYN, or a listener with its SYN-ACKs to those who sent it. Not connected, and
-/// not listening yet; later it has no effect.
-///
-/// # Errors
-/// If there are no eBPF programs for this process.
-pub(crate) fn ask(socket: impl AsFd) -> io::Result<()> {
-    ask_for_smc_option(socket, true)
+/// Has a socket send the option with its SYN, or a listener with its SYN-ACKs to those who sent it; before it connects or
+/// listens. Without the eBPF programs it is a socket as any other, and [`Answer::on`] says so.
+pub(crate) fn ask(socket: impl AsFd) {
+    if let Err(error) = ask_for_smc_option(socket, true) {
+        tracing::debug!(%error, "the SMC option is not enabled on this system");
+    }
 }
 
 /// Gives up a connection, so that the same socket can be connected again, with all that was set on it but the option.
@@ -51,18 +50,12 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// That on a connected socket which was `asked` before.
-    pub(crate) fn of(asked: &io::Result<()>, socket: impl AsFd) -> Self {
-        match asked {
+    /// That on a connection whose socket, or listener, has asked.
+    pub(crate) fn on(socket: impl AsFd) -> Self {
+        match smc_option(socket) {
+            Ok(option) if option.contains(SmcOption::ASKED | SmcOption::PEER_SENT) => Self::Agreed,
+            Ok(_) => Self::None(FallbackReason::PeerNotSmc),
             Err(_) => Self::None(FallbackReason::OptionUnavailable),
-            Ok(()) if is_agreed(socket) => Self::Agreed,
-            Ok(()) => Self::None(FallbackReason::PeerNotSmc),
         }
     }
-}
-
-/// True if both ends of this connection have sent the option.
-pub(crate) fn is_agreed(socket: impl AsFd) -> bool {
-    // What cannot be asked was not agreed on either.
-    smc_option(socket).is_ok_and(|option| option.contains(SmcOption::ASKED | SmcOption::PEER_SENT))
 }
