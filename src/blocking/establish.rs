@@ -243,3 +243,111 @@ fn shared_of(tcp: TcpStream, config: &Arc<SmcConfig>, outcome: Outcome) -> io::R
         Outcome::Tcp(reason) => Ok(Shared::staying(tcp, config, reason)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        thread,
+    };
+
+    use super::*;
+    use crate::{
+        Stack, Transport,
+        blocking::SmcStream,
+        clc::{
+            DeclineCode,
+            wire::{Decline, Version},
+        },
+        dibs::loopback::DmbLimits,
+    };
+
+    fn config() -> Arc<SmcConfig> {
+        let stack = Stack::with_loopback(DmbLimits::default()).unwrap();
+        Arc::new(SmcConfig::new().stack(stack))
+    }
+
+    /// A TCP connection: our end, and the peer's.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (tcp, listener.accept().unwrap().0)
+    }
+
+    fn stream(shared: io::Result<Shared>) -> SmcStream {
+        SmcStream(Arc::new(shared.unwrap()))
+    }
+
+    #[test]
+    fn two_threads_shake_hands_and_talk() {
+        let (ours, theirs) = connection();
+        let server = thread::spawn(move || {
+            let config = config();
+            let outcome = run(in_band::accept(&mut Waiting(&theirs), &config, Client::Wanted)).unwrap();
+            let mut stream = stream(shared_of(theirs, &config, outcome));
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            stream.write_all(&all).unwrap();
+            (all.len(), stream.byte_counts().received)
+        });
+        let config = config();
+        let outcome = run(in_band::connect(&mut Waiting(&ours), &config)).unwrap();
+        let mut stream = stream(shared_of(ours, &config, outcome));
+        assert!(stream.transport().is_smcd());
+        stream.write_all(&[7; 100_000]).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        assert!(back == [7; 100_000]);
+        assert_eq!(server.join().unwrap(), (100_000, 100_000));
+    }
+
+    #[test]
+    fn a_dribbled_decline_leaves_the_next_byte_to_the_application() {
+        let (ours, mut theirs) = connection();
+        theirs.set_nodelay(true).unwrap();
+        let peer = thread::spawn(move || {
+            let decline = Message::from(Decline::new(Version::V2, DeclineCode::NO_UEID)).to_bytes();
+            for byte in decline.iter().chain(b"data") {
+                theirs.write_all(&[*byte]).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let config = config();
+        let outcome = run(in_band::connect(&mut Waiting(&ours), &config)).unwrap();
+        let mut stream = stream(shared_of(ours, &config, outcome));
+        let reason = FallbackReason::PeerDeclined(DeclineCode::NO_UEID);
+        assert_eq!(stream.transport(), Transport::Tcp(reason));
+        let mut all = String::new();
+        stream.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "data");
+        peer.join().unwrap();
+    }
+
+    #[test]
+    fn silence_and_the_end_are_errors() {
+        let (ours, theirs) = connection();
+        let impatient = SmcConfig::clone(&config()).handshake_timeout(Duration::from_millis(50));
+        let error = run(in_band::connect(&mut Waiting(&ours), &impatient)).unwrap_err();
+        assert!(matches!(error, EstablishError::Exchange(ExchangeError::TimedOut { taken: 0 })), "{error:?}");
+        let (ours, gone) = connection();
+        drop((theirs, gone));
+        let error = run(in_band::accept(&mut Waiting(&ours), &config(), Client::Wanted)).unwrap_err();
+        assert!(matches!(error, EstablishError::Exchange(ExchangeError::Closed)), "{error:?}");
+    }
+
+    #[test]
+    fn first_bytes_are_looked_at_and_left() {
+        let patience = Duration::from_millis(100);
+        let (ours, mut theirs) = connection();
+        assert_eq!(first_bytes(&ours, patience).unwrap(), First::Silence);
+        theirs.write_all(&[0xe2, 0xd4]).unwrap();
+        assert_eq!(first_bytes(&ours, patience).unwrap(), First::Data, "no eyecatcher comes of it");
+        theirs.write_all(&[0xc3, 0xd9]).unwrap();
+        thread::sleep(patience);
+        assert_eq!(first_bytes(&ours, patience).unwrap(), First::Clc);
+        drop(theirs);
+        assert_eq!((&ours).read(&mut [0; 9]).unwrap(), 4);
+        assert_eq!(first_bytes(&ours, patience).unwrap(), First::Data, "the end");
+    }
+}
