@@ -19,11 +19,11 @@ use std::{
 };
 
 use namespace::SERVER;
-use process::{ROLE, pattern, role};
+use process::{pattern, role};
 use rustix::net::{AddressFamily, SocketType};
 use smcd::{
-    FallbackReason, SmcConfig, SmcListener, SmcStream, Stack, Transport, blocking, clc::DeclineCode,
-    dibs::loopback::DmbLimits,
+    FallbackReason, Promotion, SmcConfig, SmcListener, SmcStream, Stack, Transport, blocking,
+    clc::DeclineCode, dibs::loopback::DmbLimits,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -335,7 +335,7 @@ fn outcomes_on_one_host() {
 fn an_echo_costs_time_and_nothing_else() {
     served("an_echo_costs_time_and_nothing_else", "echo", || {
         let limit = Duration::from_millis(300);
-        let config = asking(None).handshake_timeout(limit);
+        let config = asking(None).handshake_timeout(limit).promotion(Promotion::Off);
         for talks in [false, true] {
             let listener =
                 blocking::SmcListener::bind_with("127.0.0.1:0", config.clone()).unwrap().into_std();
@@ -366,7 +366,7 @@ fn plain_server(listener: &TcpListener, talks: bool) {
 fn a_peer_without_the_option_gets_no_proposal() {
     served("a_peer_without_the_option_gets_no_proposal", "without", || {
         // Far away, as for all that is known: nobody is met by promotion.
-        let config = asking(None).promotion(smcd::Promotion::Off);
+        let config = asking(None).promotion(Promotion::Off);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || {
@@ -410,7 +410,7 @@ fn without_the_programs_it_is_tcp() {
         eprintln!("SKIPPED: the option is enabled for this very process");
         return;
     }
-    let config = asking(None).promotion(smcd::Promotion::Off);
+    let config = asking(None).promotion(Promotion::Off);
     let mut servers = Vec::new();
     let went = clients(&config, || {
         let (address, served) = server(&config);

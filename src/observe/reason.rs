@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use std::io;
 
-    const ALL: [FallbackReason; 14] = [
+    const ALL: [FallbackReason; 16] = [
         FallbackReason::NotYet,
         FallbackReason::Disabled,
         FallbackReason::PeerNotSmc,
