@@ -307,6 +307,7 @@ mod tests {
         let (ours, mut theirs) = connection();
         theirs.set_nodelay(true).unwrap();
         let peer = thread::spawn(move || {
+            assert!(theirs.read(&mut [0; 1024]).unwrap() > 0, "the Proposal");
             let decline = Message::from(Decline::new(Version::V2, DeclineCode::NO_UEID)).to_bytes();
             for byte in decline.iter().chain(b"data") {
                 theirs.write_all(&[*byte]).unwrap();
