@@ -24,7 +24,7 @@ impl Capture {
     /// Captures what goes to and from this port.
     pub(crate) fn start(port: u16) -> anyhow::Result<Self> {
         let mut tcpdump = Command::new("tcpdump")
-            .args(["-i", "lo", "-n", "-U", "-Z", "root", "-s", LENGTH, "-w", FILE])
+            .args(["-i", "lo", "-n", "-U", "--immediate-mode", "-Z", "root", "-s", LENGTH, "-w", FILE])
             .arg(format!("tcp port {port}"))
             .stderr(Stdio::piped())
             .spawn()
