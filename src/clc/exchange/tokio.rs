@@ -16,8 +16,8 @@ use crate::clc::wire::{Assembler, Message};
 ///
 /// # Errors
 ///
-/// [`ExchangeError`]; the stream is then of no use to CLC. After [`DecodeError::Eyecatcher`], 8 bytes have been read
-/// that were not CLC.
+/// [`ExchangeError`]; the stream is then of no use to CLC. After
+/// [`DecodeError::Eyecatcher`](crate::clc::wire::DecodeError::Eyecatcher), 8 bytes have been read that were not CLC.
 ///
 /// # Cancel safety
 ///
