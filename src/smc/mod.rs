@@ -20,6 +20,7 @@ pub(crate) mod established;
 #[cfg(feature = "tokio")]
 mod half;
 pub(crate) mod hybrid;
+pub(crate) mod in_band;
 mod link_group;
 #[cfg(feature = "tokio")]
 mod listener;
@@ -62,8 +63,7 @@ mod words;
 pub use config::{DEFAULT_RECEIVE_BUFFER, DebugOutput, Handshake, InvalidSetting, SmcConfig};
 pub use connection::ByteCounts;
 pub use error::ConnectionError;
-#[cfg(feature = "tokio")]
-pub use establish::EstablishError;
+pub use in_band::EstablishError;
 #[cfg(feature = "tokio")]
 pub use listener::SmcListener;
 pub use misbehaved::PeerMisbehaved;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     ByteCounts, EstablishError, Handshake, SmcConfig, Transport,
-    establish::{Concluded, Session, now},
+    in_band::{self, Client, Outcome},
     smcd::Smcd,
     stream::LateProposal,
 };
@@ -19,7 +19,7 @@ use crate::{
     dibs::Cause,
     tcp_fallback::{
         FallbackReason,
-        detect::{First, first_bytes, judge},
+        detect::{First, judge},
         stack::{Endpoint, StackStream, SynOption},
     },
 };
@@ -28,7 +28,7 @@ use crate::{
 /// SMC option into their SYN segments, speak SMC-D and can reach common memory, else through TCP.
 ///
 /// The option decides whether CLC is spoken; of the settings, [`Handshake::Off`] leaves it out. [`SmcConfig::promotion`]
-/// has no meaning here.
+/// and [`SmcConfig::option_peers`] have no meaning here: an endpoint has no kernel socket below, and asks everybody.
 ///
 /// Dropping the stream closes it in both directions. If data is left unread, the peer sees a reset.
 #[derive(Debug)]
@@ -67,19 +67,16 @@ impl SmcStackStream {
             let tcp = endpoint.connect(remote, SynOption::Omit).await?;
             return Ok(Self { path: Path::Tcp(FallbackReason::Disabled), tcp });
         }
-        let tcp = endpoint.connect(remote, SynOption::Offer).await?;
+        let mut tcp = endpoint.connect(remote, SynOption::Offer).await?;
         if !tcp.smc_signalled() {
             return Ok(Self { path: Path::Tcp(FallbackReason::PeerNotSmc), tcp });
         }
-        match Session::new(tcp, config).connect().await {
-            Ok(concluded) => Ok(concluded.into()),
-            Err(EstablishError::NoAnswer(error)) => {
-                tracing::debug!(%error, %remote, "the peer has only echoed the SMC option");
-                let tcp = endpoint.connect(remote, SynOption::Omit).await?;
-                Ok(Self { path: Path::Tcp(FallbackReason::PeerNotSmc), tcp })
-            }
-            Err(error) => Err(error.into()),
+        if let Some(outcome) = in_band::connect_by_option(&mut tcp, config).await? {
+            return Self::of(tcp, outcome, config);
         }
+        drop(tcp);
+        let tcp = endpoint.connect(remote, SynOption::Omit).await?;
+        Ok(Self { path: Path::Tcp(FallbackReason::OptionEchoed), tcp })
     }
 
     /// Makes a stream of a connection that a listener of an endpoint has accepted.
@@ -91,19 +88,28 @@ impl SmcStackStream {
     ///
     /// # Errors
     /// If the connection is of no more use.
-    pub async fn accept(tcp: StackStream, config: &SmcConfig) -> Result<Self, EstablishError> {
+    pub async fn accept(mut tcp: StackStream, config: &SmcConfig) -> Result<Self, EstablishError> {
         if config.handshake == Handshake::Off {
             return Ok(Self { path: Path::Tcp(FallbackReason::Disabled), tcp });
         }
         if !tcp.smc_signalled() {
             return Ok(Self { path: Path::Tcp(FallbackReason::PeerNotSmc), tcp });
         }
-        let patience = config.handshake_timeout;
-        match first_bytes(&tcp, patience, now() + patience).await? {
-            First::Clc => Ok(Session::new(tcp, config).accept().await?.into()),
-            First::Data => Ok(Self { path: Path::Tcp(FallbackReason::PeerNotSmc), tcp }),
-            First::Silence => Ok(Self { path: Path::Undecided, tcp }),
+        match in_band::accept(&mut tcp, config, Client::Wanted, config.handshake_timeout).await? {
+            Some(outcome) => Ok(Self::of(tcp, outcome, config)?),
+            None => Ok(Self { path: Path::Undecided, tcp }),
         }
+    }
+
+    /// What a handshake has made of a connection.
+    fn of(tcp: StackStream, outcome: Outcome, config: &SmcConfig) -> io::Result<Self> {
+        let path = match outcome {
+            Outcome::Smcd(established) => {
+                Path::Smcd(Box::new(Smcd::new(*established, config.busy_poll, false)?))
+            }
+            Outcome::Tcp(reason) => Path::Tcp(reason),
+        };
+        Ok(Self { path, tcp })
     }
 
     /// How the bytes travel, and why if it is TCP.
@@ -144,16 +150,6 @@ impl SmcStackStream {
         }
         self.path = Path::Tcp(FallbackReason::PeerNotSmc);
         Poll::Ready(Ok(()))
-    }
-}
-
-impl From<Concluded<StackStream>> for SmcStackStream {
-    fn from(concluded: Concluded<StackStream>) -> Self {
-        let path = match concluded.outcome {
-            Ok(smcd) => Path::Smcd(Box::new(smcd)),
-            Err(reason) => Path::Tcp(reason),
-        };
-        Self { path, tcp: concluded.tcp }
     }
 }
 

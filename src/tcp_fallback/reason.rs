@@ -32,19 +32,27 @@ pub enum FallbackReason {
     SocketInUse,
     /// The stack in the settings belongs to the process that this one was forked from.
     StackInherited,
+    /// The SMC option could not be asked for: there are no eBPF programs for this process
+    /// ([`syn_option`](super::syn_option)).
+    OptionUnavailable,
+    /// The peer sent the SMC option back, and then did not speak CLC. The connection was made anew without it.
+    OptionEchoed,
 }
 
 impl FallbackReason {
     /// The code as Linux reports it for its sockets (`smcss`): zero if SMC was not tried.
     pub fn code(self) -> DeclineCode {
         match self {
-            Self::Disabled | Self::NotYet | Self::PeerNotLocal | Self::SocketInUse | Self::StackInherited => {
-                DeclineCode(0)
-            }
+            Self::Disabled
+            | Self::NotYet
+            | Self::PeerNotLocal
+            | Self::SocketInUse
+            | Self::StackInherited
+            | Self::OptionUnavailable => DeclineCode(0),
             Self::PeerUnproven | Self::PeerLeft | Self::PeerMisbehaved | Self::SideChannel(_) => {
                 DeclineCode::INTERNAL
             }
-            Self::PeerNotSmc => DeclineCode::PEER_NO_SMC,
+            Self::PeerNotSmc | Self::OptionEchoed => DeclineCode::PEER_NO_SMC,
             Self::Declined(code) => code,
             Self::PeerDeclined(_) => DeclineCode::PEER_DECLINED,
         }
@@ -65,6 +73,8 @@ impl FallbackReason {
             Self::SideChannel(kind) => (9, errno_of_kind(kind).unsigned_abs()),
             Self::SocketInUse => (10, 0),
             Self::StackInherited => (11, 0),
+            Self::OptionUnavailable => (12, 0),
+            Self::OptionEchoed => (13, 0),
         }
     }
 
@@ -86,6 +96,8 @@ impl FallbackReason {
             }
             (10, 0) => Self::SocketInUse,
             (11, 0) => Self::StackInherited,
+            (12, 0) => Self::OptionUnavailable,
+            (13, 0) => Self::OptionEchoed,
             _ => return None,
         })
     }
@@ -114,6 +126,8 @@ impl fmt::Display for FallbackReason {
             Self::SideChannel(kind) => write!(f, "the two ends could not meet: {kind}"),
             Self::SocketInUse => f.write_str("its TCP socket was used directly"),
             Self::StackInherited => f.write_str("its stack belongs to the parent process"),
+            Self::OptionUnavailable => f.write_str("the SMC option is not enabled on this system"),
+            Self::OptionEchoed => f.write_str("the peer echoed the SMC option and does not speak SMC"),
         }
     }
 }

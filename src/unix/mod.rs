@@ -6,6 +6,7 @@ pub(crate) mod errno;
 pub(crate) mod generation;
 mod handed;
 pub(crate) mod kept;
+pub(crate) mod name;
 pub(crate) mod packet;
 mod per_process;
 pub(crate) mod sockopt;

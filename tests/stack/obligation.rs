@@ -56,7 +56,7 @@ async fn costs(least: Duration, most: Duration, serve: impl AsyncFnMut(StackStre
         let stream = SmcStackStream::connect(&net.client, v4(2), &client_config).await.unwrap();
         let took = start.elapsed();
         assert!(least <= took && took <= most, "{took:?}");
-        assert_eq!(reason(&stream), Some(NOT_SMC));
+        assert_eq!(reason(&stream), Some(FallbackReason::OptionEchoed));
         talk(stream, 1, 2, 100_000).await;
     };
     tokio::join!(client, async { talk(server.await, 2, 1, 100_000).await });

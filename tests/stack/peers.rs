@@ -120,6 +120,7 @@ fn at_each_step(then: Then, check: impl Fn(Fault, Outcome)) {
 }
 
 const PLAIN: End = End::Tcp(FallbackReason::PeerNotSmc);
+const ECHOED: End = End::Tcp(FallbackReason::OptionEchoed);
 
 /// What a client comes to whose peer breaks off here: plain TCP by a second connection as long as nothing of CLC has
 /// come, an error in the middle of an Accept, and SMC-D, which ends at once, after it. A server that goes right after its
@@ -127,7 +128,7 @@ const PLAIN: End = End::Tcp(FallbackReason::PeerNotSmc);
 fn client_of_broken_off(fault: Fault, outcome: &Outcome) {
     let errors = [io::ErrorKind::TimedOut, io::ErrorKind::ConnectionReset, io::ErrorKind::InvalidData];
     let is_broken = errors.map(End::Error).contains(&outcome.client);
-    let is_plain = outcome.client == PLAIN && outcome.servers.last() == Some(&PLAIN);
+    let is_plain = outcome.client == ECHOED && outcome.servers.last() == Some(&PLAIN);
     let is_declined = outcome.client == End::Tcp(FallbackReason::Declined(DeclineCode::MEMORY));
     let is_expected = match (fault.stream, fault.after, fault.then) {
         (Stream::Client, PROPOSAL, Then::HangUp) => is_plain,

@@ -144,6 +144,11 @@ impl Inbound {
         self.stays = true;
     }
 
+    /// Nothing goes by TCP.
+    pub(super) fn begin_on_ring(&mut self) {
+        self.from = From::Ring;
+    }
+
     pub(super) fn state(&self) -> InboundState {
         let end = match &self.end {
             None => EndState::None,

@@ -41,6 +41,11 @@ impl Outbound {
         self.stays = true;
     }
 
+    /// Nothing goes by TCP.
+    pub(super) fn begin_on_ring(&mut self) {
+        self.on_ring = true;
+    }
+
     /// All of it, for a snapshot.
     pub(super) fn to_words(self) -> [u64; 2] {
         [join(u32::from(self.on_ring), u32::from(self.stays)), self.given]
