@@ -33,6 +33,8 @@ impl Settings {
         [
             ("SMCD_RCVBUF", text(&self.receive_buffer)),
             ("SMCD_PROMOTION", text(&self.promotion)),
+            // Else nothing would be known of connections that are not to be promoted, and `ss` could not say so.
+            ("SMCD_OBSERVE", (self.promotion.as_deref() == Some("off")).then(|| "1".into())),
             ("SMCD_BUSY_POLL", text(&self.busy_poll)),
             ("SMCD_RUNTIME_DIR", self.runtime_dir.clone().map(PathBuf::into_os_string)),
             ("SMCD_DEBUG", self.debug.clone()),

@@ -125,8 +125,24 @@ fn a_report_outlasts_a_program_that_is_killed() {
 }
 
 #[test]
+fn a_program_that_is_not_to_be_promoted_says_so() {
+    let Some(running) = Running::start(&["run", "--promotion", "off"]) else { return };
+    let connections = by_pid(&list(&["ss", "--json"]), running.child.id());
+    assert_eq!(connections.len(), 2);
+    for connection in connections {
+        assert_eq!((&connection["mode"], &connection["reason"]["name"]), (&"TCP".into(), &"disabled".into()));
+    }
+    assert!(running.end("").0.success());
+}
+
+#[test]
 fn applicability_of_an_unmodified_program() {
     let Some(running) = Running::start(&["applicability", "--json"]) else { return };
+    let port = format!(":{}\"", running.port);
+    let mut of_program = list(&["ss", "--json"]);
+    of_program.retain(|connection| connection.to_string().contains(&port));
+    assert_eq!(of_program.len(), 2);
+    assert!(of_program.iter().all(|connection| connection["mode"] == "TCP"), "{of_program:#?}");
     let (status, out, _) = running.end("");
     assert!(status.success());
     let report: Value = serde_json::from_str(&out).unwrap();

@@ -139,7 +139,7 @@ impl Epoll {
         let interest = event.map(|event| Interest { events: event.events, data: event.u64 });
         let (is_known, is_in) = (state.watches.knows(fd), state.watches.has(fd));
         match (op, interest) {
-            (libc::EPOLL_CTL_ADD, Some(interest)) if is_known || stream.raw.has_rings() => {
+            (libc::EPOLL_CTL_ADD, Some(interest)) if is_known || !stream.is_with_kernel() => {
                 if !interest.is_allowed() {
                     return Err(Errno::INVAL);
                 }

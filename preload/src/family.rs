@@ -16,12 +16,11 @@ use std::{
 
 use libc::{c_int, c_short};
 use rustix::{
-    fs::{MemfdFlags, ftruncate, memfd_create},
     mm::{MapFlags, ProtFlags, mmap},
     thread::futex,
     time::{ClockId, Timespec, clock_gettime},
 };
-use smcd::raw::{Baton, Kept, Left, SNAPSHOT};
+use smcd::raw::{self, Baton, Kept, Left, SNAPSHOT};
 
 /// Processes that a family may have in all; those that come later share no connection of rings.
 const MEMBERS: usize = 4096;
@@ -92,9 +91,8 @@ static ME: AtomicU32 = AtomicU32::new(0);
 impl Family {
     /// Founds a family of this process.
     fn found() -> io::Result<Self> {
-        let file = memfd_create("smcd-family", MemfdFlags::CLOEXEC)?;
         let len = size_of::<Common>();
-        ftruncate(&file, len as u64)?;
+        let file = raw::sized_memory("smcd-family", len)?;
         // SAFETY: no address is asked for, so no existing mapping is replaced.
         let base = unsafe {
             mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)

@@ -20,7 +20,7 @@ use crate::{
     family::{self, Member},
     process,
     real::hook,
-    stream::Stream,
+    stream::{Grace, Stream},
     table::{self, Entry},
 };
 
@@ -69,8 +69,9 @@ fn streams() -> Vec<(Arc<Stream>, Vec<c_int>)> {
 
 /// Gives all connections back to TCP that there are.
 pub(crate) fn give_back(why: &str) {
+    let grace = Grace::begin();
     for (stream, _) in streams() {
-        stream.leaves_us(why);
+        stream.leaves_us_within(why, &grace);
     }
 }
 

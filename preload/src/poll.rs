@@ -110,7 +110,13 @@ pub(crate) fn poll(
         let _ = AWAKE.try_with(Awake::done);
         match slept {
             Some(asked) if asked < 0 => return asked,
-            Some(_) => return now(fds, &mut others, &ours, &mut ask),
+            Some(asked) => {
+                let ready = now(fds, &mut others, &ours, &mut ask);
+                // Only time is a reason to come back with nothing.
+                if ready != 0 || asked == 0 {
+                    return ready;
+                }
+            }
             None => {}
         }
     }

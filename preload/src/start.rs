@@ -8,6 +8,7 @@ use crate::{process, settings};
 extern "C" fn start() {
     process::begin();
     raw::move_aside();
+    raw::at_start();
     settings::load();
 }
 

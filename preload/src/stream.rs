@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::BufMut;
@@ -23,7 +23,7 @@ use rustix::{
 };
 use smcd::{
     FallbackReason,
-    raw::{Patience, RawStream, Socket},
+    raw::{DemoteError, Patience, RawStream, Socket},
 };
 
 use crate::{
@@ -36,6 +36,28 @@ use crate::{
 
 /// Bytes that are read at a time when they are only to be thrown away.
 const SCRATCH: usize = 64 * 1024;
+
+/// How long the peers of the connections that leave us at the same time have, in all, to send once more what was not read.
+/// Those that wait for something answer at once.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Each of them has so long, however many there are.
+const LEAST_GRACE: Duration = Duration::from_millis(10);
+
+/// What is left of that.
+#[derive(Debug)]
+pub(crate) struct Grace(Instant);
+
+impl Grace {
+    /// All of it.
+    pub(crate) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    fn left(&self) -> Duration {
+        GRACE.saturating_sub(self.0.elapsed()).max(LEAST_GRACE)
+    }
+}
 
 /// Which way a call goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +89,8 @@ pub(crate) struct Stream {
     ends: AtomicU16,
     /// The peer's end of the doorbell has gone.
     is_bell_gone: AtomicBool,
+    /// The end that the ring has told of was waited for.
+    has_awaited_end: AtomicBool,
     /// A write found no room, and nobody has looked since.
     full: AtomicBool,
 }
@@ -97,6 +121,7 @@ impl Stream {
             low_water: AtomicUsize::new(1),
             ends: AtomicU16::new(0),
             is_bell_gone: AtomicBool::new(false),
+            has_awaited_end: AtomicBool::new(false),
             full: AtomicBool::new(false),
         }
     }
@@ -138,6 +163,12 @@ impl Stream {
         if slot.is_some_and(Slot::is_ours_alone) {
             let _ = self.raw.unshare();
         }
+    }
+
+    /// True if other processes have the connection too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.look_for_others();
+        self.raw.is_shared()
     }
 
     /// A descriptor of the program that is this socket.
@@ -205,17 +236,37 @@ impl Stream {
         let _ = self.raw.stay(FallbackReason::SocketInUse);
     }
 
-    /// The socket will be used in a way that passes us by, for this reason.
+    /// The socket will be used in a way that passes us by, for this reason: it is given back to TCP. What has come by the
+    /// ring and was not read is sent once more by the peer. Should it not answer, that is still read here first, by those
+    /// that have the stream; others never see it.
     pub(crate) fn leaves_us(&self, why: &str) {
-        if self.raw.stay(FallbackReason::SocketInUse).is_err() {
-            settings::say(|| format!("{} ring, although {why}", self.number()));
-        }
+        self.leaves_us_within(why, &Grace::begin());
     }
 
-    /// As [`Stream::leaves_us`].
-    pub(crate) fn leaves_us_wholly(&self, why: &str) -> bool {
-        self.leaves_us(why);
-        true
+    /// As [`Stream::leaves_us`], as one of several that leave.
+    pub(crate) fn leaves_us_within(&self, why: &str, grace: &Grace) {
+        self.leave(why, |raw| raw.demote(grace.left()));
+    }
+
+    /// As [`Stream::leaves_us_within`], but only if there is nothing that others would never see. False if there is: then
+    /// it goes on as before.
+    pub(crate) fn leaves_us_wholly(&self, why: &str, grace: &Grace) -> bool {
+        self.leave(why, |raw| raw.demote_wholly(grace.left()).map(|()| 0))
+    }
+
+    fn leave(&self, why: &str, demote: impl FnOnce(&RawStream) -> Result<usize, DemoteError>) -> bool {
+        if self.raw.stays() || (!self.raw.has_rings() && self.raw.stay(FallbackReason::SocketInUse).is_ok()) {
+            return true;
+        }
+        let left = demote(&self.raw);
+        // What they wait for may come elsewhere now.
+        self.wake_watchers();
+        settings::say(|| match &left {
+            Ok(0) => format!("{} tcp again: {why}", self.number()),
+            Ok(left) => format!("{} tcp again, after {left} bytes: {why}", self.number()),
+            Err(error) => format!("{} ring, although {why}: {error}", self.number()),
+        });
+        left.is_ok()
     }
 
     /// Goes on with the promotion if it is time to.
@@ -273,11 +324,8 @@ impl Stream {
         }
         if !self.raw.has_rings() {
             self.step();
-            if !self.raw.has_rings() && self.raw.begin_read() {
-                return Way::Counted;
-            }
         }
-        Way::Rings
+        if self.is_with_kernel() && self.raw.begin_read() { Way::Counted } else { Way::Rings }
     }
 
     /// After [`Way::Counted`]: so many bytes were read.
@@ -296,10 +344,13 @@ impl Stream {
         if self.raw.is_shared() {
             self.look_for_others();
         }
-        if !self.raw.has_rings() && self.raw.begin_write() {
-            return Way::Counted;
-        }
-        Way::Rings
+        if self.is_with_kernel() && self.raw.begin_write() { Way::Counted } else { Way::Rings }
+    }
+
+    /// True if the kernel can be asked for all that has to do with the connection: there are no rings, or none any more.
+    #[inline]
+    pub(crate) fn is_with_kernel(&self) -> bool {
+        !self.raw.has_rings() || self.raw.is_back()
     }
 
     /// After [`Way::Counted`]: so many bytes were written.
@@ -320,6 +371,7 @@ impl Stream {
         if flags & libc::MSG_TRUNC != 0 {
             return self.discard(wanted, patience);
         }
+        room.check()?;
         if flags & libc::MSG_PEEK != 0 {
             return again(|| self.raw.peek(room, || patience));
         }
@@ -342,11 +394,12 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return self.ask_tcp(error),
                 Err(error) => return Err(error),
             }
-            if done >= enough && (self.raw.is_reading_ring() || !room.has_remaining_mut()) {
+            if done >= enough && (!self.raw.may_come_by_tcp() || !room.has_remaining_mut()) {
                 return Ok(done);
             }
             if done >= enough {
-                // By TCP, one piece of memory was filled at a time.
+                // By TCP, one piece of memory was filled at a time; and what the ring had may go on there. Who gets less
+                // than it wanted takes it for all that there is.
                 patience = Patience::Never;
             }
         }
@@ -355,9 +408,7 @@ impl Stream {
     /// The peer has broken off. The TCP connection knows in which words to say so, and how often; if it has not heard of
     /// it yet, it will at once.
     fn ask_tcp(&self, error: io::Error) -> io::Result<usize> {
-        let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-        let mut fds = [PollFd::from_borrowed_fd(self.raw.as_fd(), PollFlags::empty())];
-        let _ = poll(&mut fds, Some(&limit));
+        self.await_end(PollFlags::empty());
         match rustix::net::recv(self.raw.as_fd(), &mut [0; 1][..], RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Ok(0),
             Err(errno) if errno != Errno::AGAIN => Err(errno.into()),
@@ -460,6 +511,7 @@ impl Stream {
     /// What `poll` would say of the socket, of these and of what it says unasked. Takes no system call unless the end of
     /// the connection has been announced.
     pub(crate) fn events(&self, wanted: c_short) -> c_short {
+        self.raw.follow();
         let mut events = self.ends() & (wanted | libc::POLLERR | libc::POLLHUP);
         if wanted & (libc::POLLIN | libc::POLLRDNORM) != 0 && self.is_readable() {
             events |= wanted & (libc::POLLIN | libc::POLLRDNORM);
@@ -550,7 +602,24 @@ impl Stream {
         if !self.raw.is_on_rings() || (self.raw.has_peer_ended() && !self.has_hung_up()) {
             self.tcp_has_news();
         }
-        self.ends.load(Ordering::Relaxed).cast_signed()
+        let ends = self.ends.load(Ordering::Relaxed).cast_signed();
+        if ends != 0 || !self.raw.has_peer_ended() {
+            return ends;
+        }
+        // The word in the ring comes before the FIN, or the reset, that goes with it; by TCP, the end of the data and
+        // that are one.
+        if !self.has_awaited_end.swap(true, Ordering::Relaxed) {
+            self.await_end(PollFlags::RDHUP);
+            self.tcp_has_news();
+        }
+        self.ends.load(Ordering::Relaxed).cast_signed() | libc::POLLRDHUP
+    }
+
+    /// Waits until the TCP connection has heard of the end too: of a reset, or of these. That takes microseconds, unless
+    /// the peer is stopped.
+    fn await_end(&self, events: PollFlags) {
+        let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let _ = poll(&mut [PollFd::from_borrowed_fd(self.raw.as_fd(), events)], Some(&limit));
     }
 
     fn has_hung_up(&self) -> bool {

@@ -244,8 +244,9 @@ impl Watches {
         for id in &ids {
             self.heat_id(*id);
             if let Some(watch) = self.all.get_mut(*id) {
-                // An edge of the kernel's is one of ours, as far as the bytes go by TCP.
-                if !watch.stream.raw.is_reading_ring() {
+                // An edge of the kernel's is one of ours, as far as the bytes go by TCP. Perhaps nobody has noticed yet that
+                // they do so again.
+                if watch.stream.raw.may_come_by_tcp() {
                     watch.reported &= !READABLE;
                 }
                 if !watch.stream.raw.is_writing_ring() {

@@ -48,6 +48,20 @@ pub(crate) enum Look<'a> {
     All,
 }
 
+/// Which way the bytes of a direction take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// By the ring, which nobody else has.
+    Ring,
+    /// By TCP and perhaps by the ring, or by a ring that other processes have too.
+    Either,
+    /// By TCP.
+    Tcp,
+}
+
+/// Says which way it is now.
+pub(super) type WayNow<'a> = dyn Fn() -> Way + 'a;
+
 /// Something to be tried until it gets on.
 pub(crate) type Attempt<'a> = dyn FnMut(Look<'_>) -> io::Result<Progress> + 'a;
 
@@ -154,9 +168,8 @@ impl Ring {
         self.connection.interrupt()
     }
 
-    /// Attempts until something comes of it. One thread at a time may wait so for each cause.
-    ///
-    /// While the TCP connection may bring bytes too, `on_ring` is false.
+    /// Attempts until something comes of it; `None` if that is not to be waited for here any more, since `way` says
+    /// that the bytes go by TCP. One thread at a time may wait so for each cause.
     ///
     /// # Errors
     /// `WouldBlock` if it takes too long, `Interrupted` by a signal, or those of the attempt.
@@ -164,35 +177,44 @@ impl Ring {
         &self,
         tcp: BorrowedFd<'_>,
         cause: Cause,
-        on_ring: bool,
+        way: &WayNow<'_>,
         patience: Patience,
         attempt: &mut Attempt<'_>,
-    ) -> io::Result<usize> {
+    ) -> Option<io::Result<usize>> {
         if patience == Patience::Never {
-            return self.at_once(cause, attempt);
+            return self.at_once(cause, way, attempt);
         }
         let mut result = None;
-        if on_ring && !self.has_hung_up() {
-            result = self.wait_briefly(cause, patience, attempt);
+        if way() == Way::Ring && !self.has_hung_up() {
+            result = self.wait_briefly(cause, way, patience, attempt);
         }
-        let result = result.unwrap_or_else(|| self.wait_long(tcp, cause, patience, attempt));
+        let result = result.or_else(|| self.wait_long(tcp, cause, way, patience, attempt).transpose());
         self.spinners.awake(cause);
         result
     }
 
-    fn at_once(&self, cause: Cause, attempt: &mut Attempt<'_>) -> io::Result<usize> {
+    fn at_once(
+        &self,
+        cause: Cause,
+        way: &WayNow<'_>,
+        attempt: &mut Attempt<'_>,
+    ) -> Option<io::Result<usize>> {
         let mut result = finished(attempt(Look::All));
         if result.is_none() && cause == Cause::Space && self.interrupt().is_hung_up() {
             // What the peer said before it went counts first.
-            result = finished(attempt(Look::All)).or_else(|| Some(Err(gone())));
+            result = finished(attempt(Look::All));
+            if result.is_none() && way() != Way::Tcp {
+                return Some(Err(gone()));
+            }
         }
-        result.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
+        result.or_else(|| (way() != Way::Tcp).then(|| Err(io::ErrorKind::WouldBlock.into())))
     }
 
     /// Waits awake, then on the futex; `None` if that was not enough.
     fn wait_briefly(
         &self,
         cause: Cause,
+        way: &WayNow<'_>,
         patience: Patience,
         attempt: &mut Attempt<'_>,
     ) -> Option<io::Result<usize>> {
@@ -200,6 +222,9 @@ impl Ring {
         let mut result = self.spinners.look(&self.connection, cause, &mut attempt);
         let patience = patience.at_most(BRIEF);
         while result.is_none() {
+            if way() != Way::Ring {
+                return None;
+            }
             let left = patience.left().ok()?;
             let mut news = || {
                 result = finished(attempt());
@@ -219,9 +244,10 @@ impl Ring {
         &self,
         tcp: BorrowedFd<'_>,
         cause: Cause,
+        way: &WayNow<'_>,
         patience: Patience,
         attempt: &mut Attempt<'_>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<Option<usize>> {
         let mut has_tcp_ended = false;
         loop {
             // Before the attempt: what the peer said before it went counts first.
@@ -229,7 +255,10 @@ impl Ring {
             let polling = (!has_hung_up).then(|| self.enter());
             self.interrupt().arm(cause);
             if let Some(result) = finished(attempt(Look::All)) {
-                return result;
+                return result.map(Some);
+            }
+            if way() == Way::Tcp {
+                return Ok(None);
             }
             if cause == Cause::Space && (has_hung_up || has_tcp_ended) {
                 return Err(gone());

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::{
     patience::Patience,
     poll,
-    ring::{Attempt, Look, Ring},
+    ring::{Attempt, Look, Ring, Way},
     turn::{self, Turn},
 };
 use crate::{
@@ -82,8 +82,11 @@ impl<T: Tcp> Waits<T> {
             return Ok(0);
         }
         self.wait_for_data(patience, &mut |look| match look {
-            Look::Ring(connection) => connection.try_peek(dst).or_else(|_| self.hybrid.try_peek(dst)),
-            Look::All => self.hybrid.try_peek(dst),
+            // What is looked at may go on by TCP.
+            Look::Ring(connection) if !connection.is_last() => {
+                connection.try_peek(dst).or_else(|_| self.hybrid.try_peek(dst))
+            }
+            _ => self.hybrid.try_peek(dst),
         })
     }
 
@@ -120,8 +123,10 @@ impl<T: Tcp> Waits<T> {
             // Armed, if the ring may bring something: the peer switches only after an attempt of ours, so that who
             // sleeps on the TCP connection alone is not left there.
             if let Some(ring) = self.hybrid.ring().filter(|_| self.hybrid.watches_ring()) {
-                let on_ring = self.hybrid.reads_ring();
-                return ring.wait(self.tcp.socket(), Cause::Data, on_ring, patience, attempt);
+                let way = || self.way_in();
+                if let Some(result) = ring.wait(self.tcp.socket(), Cause::Data, &way, patience, attempt) {
+                    return result;
+                }
             }
             if let Some(result) = finished(attempt(Look::All)) {
                 return result;
@@ -163,13 +168,32 @@ impl<T: Tcp> Waits<T> {
         loop {
             if let Some(ring) = self.hybrid.ring().filter(|_| self.hybrid.is_writing_ring()) {
                 let _turn = self.writing.take(patience)?;
-                let on_ring = self.hybrid.writes_ring();
-                return ring.wait(self.tcp.socket(), Cause::Space, on_ring, patience, &mut |_| attempt());
+                let way = || self.way_out();
+                let attempt = &mut |_: Look<'_>| attempt();
+                if let Some(result) = ring.wait(self.tcp.socket(), Cause::Space, &way, patience, attempt) {
+                    return result;
+                }
             }
             self.wait_for_tcp(PollFlags::OUT, patience)?;
             if let Some(result) = finished(attempt()) {
                 return result;
             }
+        }
+    }
+
+    fn way_in(&self) -> Way {
+        match (self.hybrid.reads_ring(), self.hybrid.watches_ring()) {
+            (true, _) => Way::Ring,
+            (false, true) => Way::Either,
+            (false, false) => Way::Tcp,
+        }
+    }
+
+    fn way_out(&self) -> Way {
+        match (self.hybrid.writes_ring(), self.hybrid.is_writing_ring()) {
+            (true, _) => Way::Ring,
+            (false, true) => Way::Either,
+            (false, false) => Way::Tcp,
         }
     }
 

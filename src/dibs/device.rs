@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Chid, DeviceError, DmbToken, Gid, Memory, VlanId};
+use super::{
+    Chid, DeviceError, DmbToken, Gid, Memory, VlanId, barrier,
+    writing::{self, Order, Writing},
+};
 use crate::unix::closer;
 
 /// A DIBS device: shares memory buffers (DMBs) with other devices of its fabric.
@@ -224,6 +227,8 @@ pub struct Dmb {
     pub(crate) len: usize,
     pub(crate) memory: Arc<Memory>,
     pub(crate) interrupt: Box<dyn Interrupt>,
+    /// Where in the memory the user marks that it is writing, if it does.
+    pub(crate) mark: Option<usize>,
     pub(crate) device: Arc<dyn Device>,
 }
 
@@ -257,6 +262,21 @@ impl Dmb {
     pub fn interrupt(&self) -> &dyn Interrupt {
         &*self.interrupt
     }
+
+    /// Makes sure that a user whose last look was before now is seen writing until it is done ([`Dmb::is_written`]).
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] if the user does not mark its writes, or the system's error.
+    pub(crate) fn catch_writer(&self) -> Result<(), DeviceError> {
+        let mark = self.mark.ok_or(DeviceError::Unsupported)?;
+        Ok(barrier::put_to(Order::of(self.memory.word32(mark)?))?)
+    }
+
+    /// True while the user is in the middle of a write, by its own account.
+    pub(crate) fn is_written(&self) -> bool {
+        let mark = self.mark.and_then(|mark| self.memory.word32(mark).ok());
+        mark.is_some_and(|mark| !writing::is_over(mark))
+    }
 }
 
 impl Drop for Dmb {
@@ -281,6 +301,8 @@ pub struct RemoteDmb {
     pub(crate) len: usize,
     pub(crate) memory: Arc<Memory>,
     pub(crate) doorbell: Box<dyn Doorbell>,
+    /// Where in the memory we mark that we are writing, and how.
+    pub(crate) mark: Option<(usize, Order)>,
 }
 
 impl RemoteDmb {
@@ -307,6 +329,13 @@ impl RemoteDmb {
     /// The memory itself. The mapping may be longer than the DMB.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Marks that we are writing, until what this returns is dropped.
+    #[inline]
+    pub(crate) fn begin_write(&self) -> Option<Writing<'_>> {
+        let (mark, order) = self.mark?;
+        self.memory.word32(mark).ok().map(|mark| writing::begin(mark, order))
     }
 
     /// How to signal the owner.

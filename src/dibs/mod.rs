@@ -9,14 +9,18 @@
 //! |---|---|---|---|
 //! | [`loopback`] | sealed memfd | socket pair, futex | the processes of one network namespace |
 
+mod barrier;
 mod device;
 mod error;
 mod id;
 pub mod loopback;
 mod memory;
 mod parking;
+mod writing;
 
+pub(crate) use barrier::order;
 pub use device::{Cause, Device, Dmb, Doorbell, Interrupt, RemoteDmb};
 pub use error::{BadDmb, DeviceError};
 pub use id::{Chid, DmbToken, Gid, VlanId};
 pub use memory::Memory;
+pub(crate) use writing::Writing;

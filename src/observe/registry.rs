@@ -13,7 +13,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::fs::fstat;
 
 use super::{
     collector,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     dibs::{DeviceError, Memory},
-    unix::{Kept, PerProcess},
+    unix::{Kept, PerProcess, sized_memory},
 };
 
 /// The words of a record.
@@ -142,9 +142,7 @@ fn identity(fd: impl AsFd) -> io::Result<(u64, u64)> {
 
 impl Registry {
     fn new() -> Result<Self, DeviceError> {
-        let fd = memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&fd, (LEN * 8) as u64)?;
-        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let fd = sized_memory(NAME, LEN * 8)?;
         let memory = Memory::map(&fd, LEN * 8)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         memory.store(PID * 8, process::id().into())?;

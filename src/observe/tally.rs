@@ -12,7 +12,7 @@ use super::{
     counters::{CLASSES, class_of},
     layout::{Direction, TRACE, flow, total},
     reason::number_of,
-    record::Record,
+    record::{Phase, Record},
     registry::Book,
     trace::{self, CdcWord},
 };
@@ -142,6 +142,14 @@ impl Tally {
                 record.is_eligible(false);
             }
             record.stay(reason);
+        }
+    }
+
+    /// Both directions have gone back to TCP, for good.
+    pub(crate) fn go_back(&self, reason: FallbackReason) {
+        if let Some(record) = self.record() {
+            record.stay(reason);
+            record.enter(Phase::Staying);
         }
     }
 

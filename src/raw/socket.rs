@@ -36,6 +36,14 @@ impl Socket {
         Self { number: AtomicI32::new(number), share: OnceLock::new() }
     }
 
+    /// The socket of a test, which outlives it.
+    #[cfg(test)]
+    pub(super) fn of(socket: &std::net::TcpStream) -> Self {
+        use std::os::fd::AsRawFd;
+        // SAFETY: the test keeps the socket open.
+        unsafe { Self::new(socket.as_raw_fd()) }
+    }
+
     /// The same socket goes by this number now.
     ///
     /// # Safety

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::BufMut;
@@ -25,7 +26,7 @@ use crate::{
     smc::{
         ByteCounts,
         connection::{Connection, Progress},
-        hybrid::{Baton, Counts, Hybrid, Ring as _, Snapshot, Tcp as _},
+        hybrid::{Baton, Counts, DemoteError, Hybrid, Ring as _, Snapshot, Tcp as _},
     },
 };
 
@@ -113,30 +114,81 @@ impl RawStream {
         self.waits.hybrid.snapshot().to_words()
     }
 
+    /// Gives the connection back to TCP, for good: from now on all that is written goes by the socket, at both ends. The
+    /// peer's program need not do anything.
+    ///
+    /// What came by the ring before and was not read comes by the socket once more: the peer sends it, if it answers within
+    /// `limit`. It does so in whatever call its program is in or makes next, and is woken if it sleeps in one. An urgent
+    /// byte among them is then one as any other.
+    ///
+    /// If the peer does not answer, the bytes stay where they are, and are read here before what the socket brings: by
+    /// this process, and by those that it shares the stream with. Says how many bytes that is; if there are none, the
+    /// socket alone carries the connection ([`RawStream::stays`], [`RawStream::is_back`]), else with the first look after
+    /// they were read. Who has only the socket never sees them: see [`RawStream::demote_wholly`].
+    ///
+    /// Threads that wait here for data wake up with the next that comes, those that wait for room within a tenth of a
+    /// second. Who waits for the socket and the doorbell by itself is to look again.
+    ///
+    /// # Errors
+    /// If that cannot be, after twice the time at most.
+    pub fn demote(&self, limit: Duration) -> Result<usize, DemoteError> {
+        self.waits.hybrid.demote(usize::MAX, limit)
+    }
+
+    /// As [`RawStream::demote`], but only if nothing is left to be read here: afterwards whoever has the socket has all.
+    ///
+    /// # Errors
+    /// [`DemoteError::Unread`] if there is something; it goes on by rings then. The others as for [`RawStream::demote`].
+    pub fn demote_wholly(&self, limit: Duration) -> Result<(), DemoteError> {
+        self.waits.hybrid.demote(0, limit).map(drop)
+    }
+
+    /// Does what the peer asks of the library, if it does ([`RawStream::demote`]). Reading, writing and asking whether that
+    /// would wait do so too; this is for those who look for something else.
+    #[inline]
+    pub fn follow(&self) {
+        // Whoever reads or writes next is told of what is wrong.
+        let _ = self.waits.hybrid.follow();
+    }
+
+    /// True once both directions have gone back to TCP and nothing is left in the rings: the program may use the socket
+    /// itself again, as before there were rings.
+    #[inline]
+    pub fn is_back(&self) -> bool {
+        self.waits.hybrid.is_back()
+    }
+
+    /// True if bytes may come by TCP: they all do, or will once the ring is empty, or nothing is certain yet.
+    #[inline]
+    pub fn may_come_by_tcp(&self) -> bool {
+        self.waits.hybrid.may_come_by_tcp()
+    }
+
     /// Lets go of the stream, which another process goes on with: the peer is told nothing when this is dropped.
     pub fn abandon(&self) {
         self.waits.hybrid.abandon();
     }
 
-    /// True once both ends have agreed on rings: from now on all calls have to be made here.
+    /// True once both ends have agreed on rings: from now on all calls have to be made here, but when the connection
+    /// [has gone back](RawStream::is_back) to TCP.
     #[inline]
     pub fn has_rings(&self) -> bool {
         self.waits.hybrid.ring().is_some()
     }
 
-    /// True once both directions go by the rings alone.
+    /// True while both directions go by the rings alone. May turn false again, as the two that follow.
     #[inline]
     pub fn is_on_rings(&self) -> bool {
         self.waits.hybrid.is_reading_ring() && self.waits.hybrid.is_writing_ring()
     }
 
-    /// True once all that is written goes by the ring.
+    /// True while all that is written goes by the ring.
     #[inline]
     pub fn is_writing_ring(&self) -> bool {
         self.waits.hybrid.is_writing_ring()
     }
 
-    /// True once all that is to be read comes by the ring.
+    /// True while all that is to be read next comes by the ring.
     #[inline]
     pub fn is_reading_ring(&self) -> bool {
         self.waits.hybrid.is_reading_ring()
@@ -285,15 +337,23 @@ impl RawStream {
     /// Takes no system call if the bytes come by the ring, unless the TCP connection has news
     /// ([`RawStream::look_at_tcp`]).
     pub fn is_readable(&self) -> bool {
-        let alone = self.connection().filter(|_| !self.waits.hybrid.is_shared());
+        // A ring that is left for TCP says that there is something to be looked at.
+        let is_alone = |connection: &&Connection| {
+            !self.waits.hybrid.is_shared() && !connection.is_last() && !connection.is_asked()
+        };
+        let alone = self.connection().filter(is_alone);
         let Some(connection) = alone else { return self.waits.hybrid.is_readable() };
         let on_ring = self.waits.hybrid.reads_ring();
-        if on_ring && connection.is_readable() {
+        // It may have been left in this moment, and that was all.
+        if on_ring && connection.is_readable() && !connection.is_last() {
             return true;
         }
         // Taken before the look, so that what comes meanwhile is looked at again.
         let has_news = self.has_tcp_news.swap(false, Ordering::AcqRel);
-        if !has_news && (on_ring || connection.unread().is_ok_and(|unread| unread == 0)) {
+        if !has_news
+            && !connection.is_last()
+            && (on_ring || connection.unread().is_ok_and(|unread| unread == 0))
+        {
             return false;
         }
         let is_readable = self.waits.hybrid.is_readable();
@@ -354,9 +414,10 @@ impl RawStream {
         self.connection().map_or((0, 0), Connection::news)
     }
 
-    /// True if the peer has said by the ring that it writes no more, or is gone.
+    /// True if the peer has said by the ring that it writes no more, or is gone. What it says there after the bytes have
+    /// gone back to TCP means nothing.
     pub fn has_peer_ended(&self) -> bool {
-        self.connection().is_some_and(Connection::has_peer_ended)
+        self.connection().is_some_and(|connection| connection.has_peer_ended() && !connection.is_last())
     }
 
     /// The TCP connection has news: the next look at the stream includes it.
@@ -400,5 +461,135 @@ pub struct Polling<'a>(#[allow(dead_code)] pollers::Polling<'a>);
 impl AsFd for RawStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.waits.tcp.socket()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{Promotion, Stack, dibs::loopback::DmbLimits};
+
+    fn patience() -> Patience {
+        Patience::of(Some(Duration::from_secs(20)))
+    }
+
+    /// Two streams on rings, and their sockets.
+    fn on_rings() -> ([RawStream; 2], [TcpStream; 2]) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let sockets = [client, listener.accept().unwrap().0];
+        let streams = sockets.each_ref().map(|socket| {
+            let stack = Stack::with_loopback(DmbLimits::default()).unwrap();
+            let config = SmcConfig::new().promotion(Promotion::Eager).stack(stack);
+            RawStream::new(Socket::of(socket), Arc::new(config))
+        });
+        while !streams.iter().all(RawStream::is_on_rings) {
+            for (from, to) in [(0, 1), (1, 0)] {
+                streams[from].write(&[IoSlice::new(b"x")], patience).unwrap();
+                assert_eq!(streams[to].read(&mut &mut [0; 9][..], patience).unwrap(), 1);
+            }
+        }
+        (streams, sockets)
+    }
+
+    /// For those who answer.
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn read(stream: &RawStream) -> Vec<u8> {
+        let mut buf = Vec::new();
+        stream.read(&mut (&mut buf).limit(100), patience).unwrap();
+        buf
+    }
+
+    #[test]
+    fn what_is_given_back_is_plain_tcp_at_both_ends() {
+        let ([a, b], [mut socket, _other]) = on_rings();
+        b.write(&[IoSlice::new(b"unread")], patience).unwrap();
+        // Nobody is in a call at the other end.
+        let limit = Duration::from_millis(5);
+        assert!(matches!(a.demote_wholly(limit), Err(DemoteError::Unread(6))));
+        assert_eq!(a.demote(limit).unwrap(), 6);
+        assert!(!a.stays(), "there is something to be read here");
+        assert_eq!(a.unread(), 6);
+        assert_eq!(read(&a), b"unread");
+        assert!(!a.is_readable());
+        assert!(a.stays() && !b.stays());
+        drop(a);
+        assert!(!b.is_readable(), "nothing has come");
+        socket.write_all(b"by tcp").unwrap();
+        assert!(b.is_readable() && b.is_writable());
+        assert_eq!(b.unread(), 6);
+        assert_eq!(read(&b), b"by tcp");
+        assert!(!b.is_readable());
+        b.write(&[IoSlice::new(b"answer")], patience).unwrap();
+        assert!(b.stays(), "both directions have gone back");
+        let mut answer = [0; 6];
+        socket.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"answer");
+    }
+
+    #[test]
+    fn what_was_not_read_comes_by_the_socket() {
+        for pause in [0, 1, 5] {
+            let ([a, b], [mut socket, _other]) = on_rings();
+            b.write(&[IoSlice::new(b"sent before, ")], patience).unwrap();
+            thread::scope(|scope| {
+                // Awake, asleep in two ways, and about to be asked whether there is something.
+                let reader = scope.spawn(|| match pause {
+                    0 => {
+                        while !b.is_readable() {}
+                        read(&b)
+                    }
+                    _ => read(&b),
+                });
+                thread::sleep(Duration::from_millis(pause));
+                a.demote_wholly(LIMIT).unwrap();
+                assert!(a.stays());
+                drop(a);
+                socket.write_all(b"question").unwrap();
+                assert_eq!(reader.join().unwrap(), b"question");
+            });
+            b.write(&[IoSlice::new(b"and after")], patience).unwrap();
+            assert!(b.stays());
+            let mut got = [0; 22];
+            socket.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"sent before, and after");
+        }
+    }
+
+    #[test]
+    fn who_waits_goes_on() {
+        let ([a, b], [mut socket, _other]) = on_rings();
+        let much = vec![1; 20_000_000];
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| read(&b));
+            let writer = scope.spawn(|| {
+                let mut rest = &much[..];
+                while !rest.is_empty() {
+                    rest = &rest[b.write(&[IoSlice::new(rest)], patience).unwrap()..];
+                }
+            });
+            thread::sleep(Duration::from_millis(20));
+            let mut got = Vec::new();
+            a.demote(LIMIT).unwrap();
+            while a.may_come_by_tcp() && !a.stays() {
+                got.extend(read(&a));
+            }
+            socket.write_all(b"by tcp").unwrap();
+            assert_eq!(reader.join().unwrap(), b"by tcp");
+            let from = got.len();
+            got.resize(much.len(), 0);
+            socket.read_exact(&mut got[from..]).unwrap();
+            assert!(got == much);
+            writer.join().unwrap();
+        });
+        assert!(b.stays());
     }
 }

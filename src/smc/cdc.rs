@@ -1,22 +1,20 @@
-//! Connection Data Control: the message in the first 32 bytes of a DMB, written by the peer alone.
+//! Connection Data Control: the message in the first 32 bytes of a DMB, written by the peer alone, but for the last word.
 //!
 //! ```text
 //!  0  type 0xFE, zeros
 //!  8  prod.wrap u16, prod.count u32, "urgent present" or zero, zero
 //! 16  cons.wrap u16, cons.count u32, producer flags, connection state flags
-//! 24  zeros
+//! 24  zeros; how far the return of unread bytes is, of a connection that goes back to TCP (`returning`)
 //! ```
 //!
 //! Byte 14 is zero in Linux, which reads the message after a signal and so finds cursor and flags together. Here the
 //! words are read at any time. So "urgent present" stands in the word of the cursor too: two words are never seen at
 //! the same moment.
 //!
-//! Numbers are in the byte order of the host (SMC-D never swaps them). A receiver looks at the words at 8 and 16 only.
+//! Numbers are in the byte order of the host (SMC-D never swaps them). Of what the peer says, a receiver looks at the
+//! words at 8 and 16 only.
 
-use super::{
-    cursor::{CDC_LEN, Cursor},
-    words::truth,
-};
+use super::cursor::{CDC_LEN, Cursor};
 
 /// First byte of a CDC message.
 const CDC_TYPE: u8 = 0xfe;
@@ -26,6 +24,9 @@ pub(crate) const PROD: usize = 8;
 
 /// Offset of the consumer word, which carries the flags too, in a DMB.
 pub(crate) const CONS: usize = 16;
+
+/// Offset of the word that says how far the return of unread bytes is, in the DMB that they are in.
+pub(crate) const RETURNED: usize = 24;
 
 bitflags::bitflags! {
     /// Producer flags: byte 22 of the message.
@@ -39,9 +40,13 @@ bitflags::bitflags! {
         const URGENT_PRESENT = 0x20;
         /// The writer asks for a consumer update.
         const CONS_UPDATE_REQUEST = 0x10;
-        /// The sender of the flag reads what is written to its ring. Only on connections that began as TCP; Linux
-        /// leaves the bit zero.
+        /// The sender of the flag reads what is written to its ring. Only on connections that began as TCP, as the two
+        /// that follow; Linux leaves the three bits zero.
         const READING = 0x01;
+        /// The sender of the flag writes nothing more to the ring: what follows goes by TCP again.
+        const BACK = 0x02;
+        /// The sender of the flag reads no more than what is in its ring: the rest is to go by TCP.
+        const LEAVING = 0x04;
     }
 }
 
@@ -56,6 +61,11 @@ bitflags::bitflags! {
         /// The writer has aborted the connection.
         const ABORT = 0x20;
     }
+}
+
+impl ProducerFlags {
+    /// Which way the bytes take, where they may take two.
+    pub(crate) const WAY: Self = Self::READING.union(Self::BACK).union(Self::LEAVING);
 }
 
 impl StateFlags {
@@ -74,8 +84,8 @@ pub(crate) struct Cdc {
     pub(crate) cons: Cursor,
     pub(crate) producer: ProducerFlags,
     pub(crate) state: StateFlags,
-    /// Adds [`ProducerFlags::READING`].
-    pub(crate) reading: bool,
+    /// Of a connection that began as TCP: [`ProducerFlags::WAY`].
+    pub(crate) way: ProducerFlags,
 }
 
 impl Cdc {
@@ -86,22 +96,22 @@ impl Cdc {
 
     /// The word at [`CONS`].
     pub(crate) fn cons_word(&self) -> u64 {
-        let reading = if self.reading { ProducerFlags::READING } else { ProducerFlags::empty() };
-        self.cons.to_word([(self.producer | reading).bits(), self.state.bits()])
+        self.cons.to_word([(self.producer | self.way).bits(), self.state.bits()])
     }
 
     /// All of it, for a snapshot.
     pub(crate) fn to_words(self) -> [u64; 2] {
         let prod = self.prod.to_word([self.producer.bits(), 0]);
-        [prod, self.cons.to_word([self.state.bits(), u8::from(self.reading)])]
+        [prod, self.cons.to_word([self.state.bits(), self.way.bits()])]
     }
 
     /// Reads a snapshot; `None` if it is none.
     pub(crate) fn from_words([prod, cons]: [u64; 2]) -> Option<Self> {
         let (prod, [producer, 0]) = Cursor::from_word(prod) else { return None };
-        let (cons, [state, reading]) = Cursor::from_word(cons);
+        let (cons, [state, way]) = Cursor::from_word(cons);
         let (producer, state) = (ProducerFlags::from_bits(producer)?, StateFlags::from_bits(state)?);
-        Some(Self { prod, cons, producer, state, reading: truth(reading)? })
+        let way = ProducerFlags::from_bits(way).filter(|way| ProducerFlags::WAY.contains(*way))?;
+        Some(Self { prod, cons, producer, state, way })
     }
 
     /// The whole message, as it is moved where remote memory cannot be mapped.
@@ -153,6 +163,6 @@ mod tests {
 
     #[test]
     fn unknown_flags_are_dropped() {
-        assert_eq!(flags_of([0x0e, 0x1f]), (ProducerFlags::empty(), StateFlags::empty()));
+        assert_eq!(flags_of([0x08, 0x1f]), (ProducerFlags::empty(), StateFlags::empty()));
     }
 }

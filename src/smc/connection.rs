@@ -3,7 +3,9 @@
 //! Nothing here waits. [`Connection::try_read`] and [`Connection::try_write`] do what can be done now; front ends
 //! arm the interrupt, look again, and sleep.
 
+mod returning;
 mod state;
+mod way;
 
 use std::{
     io::IoSlice,
@@ -15,6 +17,7 @@ use std::{
 
 use bytes::BufMut;
 
+pub(crate) use returning::Asked;
 pub(crate) use state::{ConnectionState, Held};
 
 use super::{
@@ -91,6 +94,10 @@ pub(crate) struct Connection {
     close_as_abort: OnceLock<bool>,
     meter: Meter,
     abandoned: AtomicBool,
+    /// What is in our ring is the last that ever will be; see [`Connection::leave`].
+    left: AtomicBool,
+    /// Writing has gone back to TCP. Then it has ended here, too.
+    back: AtomicBool,
 }
 
 /// What the peer has to know of the sender besides its cursor.
@@ -126,6 +133,8 @@ impl Connection {
             close_as_abort: OnceLock::new(),
             meter: Meter::default(),
             abandoned: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            back: AtomicBool::new(false),
         }
     }
 
@@ -276,15 +285,20 @@ impl Connection {
         self.pass_urgent(&mut rx).is_err()
             || rx.available() > 0
             || !matches!(self.refresh_rx(&mut rx), Ok(0))
-            || !matches!(self.ran_dry(&mut rx), Ok(Progress::Blocked))
+            // What the peer asks for is nothing to be read, and done by those who look next.
+            || !matches!(self.ran_dry(&mut rx), Ok(Progress::Blocked) | Err(ConnectionError::AsksForTcp))
     }
 
     /// Nothing is left in the ring: says whether more can come. Looks at the peer's flags first and at its producer
     /// cursor after that: the peer publishes data before the flags that follow it.
     fn ran_dry(&self, rx: &mut Receiver) -> Result<Progress, ConnectionError> {
         let gone = self.peer_gone.load(Ordering::Acquire);
-        let state = self.look_at_peer()?;
-        if state.is_empty() && !gone && !self.is_over() {
+        let (way, state) = self.look_at_flags()?;
+        if way.contains(ProducerFlags::LEAVING) && !self.is_back() {
+            return Err(ConnectionError::AsksForTcp);
+        }
+        let is_back = way.contains(ProducerFlags::BACK) || self.has_left();
+        if state.is_empty() && !is_back && !gone && !self.is_over() {
             return Ok(Progress::Blocked);
         }
         if self.refresh_rx(rx)? > 0 {
@@ -294,7 +308,10 @@ impl Connection {
         if let Some(fault) = self.fault.get() {
             return Err(ConnectionError::PeerMisbehaved(*fault));
         }
-        if state.contains(StateFlags::ABORT) {
+        if is_back {
+            // However the ring was left, the stream goes on.
+            Err(ConnectionError::BackOnTcp)
+        } else if state.contains(StateFlags::ABORT) {
             Err(ConnectionError::Aborted)
         } else if !state.is_empty() {
             Ok(Progress::Eof)
@@ -309,6 +326,7 @@ impl Connection {
     /// If this side shut down writing, or the peer closed, aborted, is gone, or broke the protocol.
     pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> Result<Progress, ConnectionError> {
         let mut tx = lock(&self.tx);
+        let _writing = self.outlet.begin();
         self.check_writable(&tx)?;
         let mut done = 0;
         let mut unpublished = 0;
@@ -342,6 +360,7 @@ impl Connection {
     /// As [`Connection::try_write`].
     pub(crate) fn try_write_urgent(&self, byte: u8) -> Result<Progress, ConnectionError> {
         let mut tx = lock(&self.tx);
+        let _writing = self.outlet.begin();
         self.check_writable(&tx)?;
         if tx.sender.space() == 0 {
             self.refresh_tx(&mut tx.sender)?;
@@ -388,19 +407,25 @@ impl Connection {
     #[inline]
     fn check_writable(&self, tx: &Tx) -> Result<(), ConnectionError> {
         let gone = self.peer_gone.load(Ordering::Acquire);
-        let state = self.look_at_peer()?;
-        if state.any_close() || gone || tx.ended || self.is_over() {
-            return Err(self.why_not_writable(tx, state));
+        let (way, state) = self.look_at_flags()?;
+        let is_left = way.contains(ProducerFlags::LEAVING);
+        if state.any_close() || is_left || gone || tx.ended || self.is_over() {
+            return Err(self.why_not_writable(tx, is_left, state));
         }
         Ok(())
     }
 
     #[cold]
-    fn why_not_writable(&self, tx: &Tx, state: StateFlags) -> ConnectionError {
+    fn why_not_writable(&self, tx: &Tx, is_left: bool, state: StateFlags) -> ConnectionError {
         if let Some(fault) = self.fault.get() {
             ConnectionError::PeerMisbehaved(*fault)
+        } else if self.is_back() {
+            ConnectionError::BackOnTcp
         } else if tx.ended {
             ConnectionError::ShutDown
+        } else if is_left {
+            // However the peer has left its ring, it goes on reading.
+            ConnectionError::BackOnTcp
         } else if state.contains(StateFlags::ABORT) {
             ConnectionError::Aborted
         } else if state.any_close() {
@@ -504,43 +529,28 @@ impl Connection {
     /// The peer's state flags; takes in those that are new.
     #[inline]
     fn look_at_peer(&self) -> Result<StateFlags, ConnectionError> {
+        Ok(self.look_at_flags()?.1)
+    }
+
+    /// The peer's flags; takes in the state flags that are new.
+    #[inline]
+    fn look_at_flags(&self) -> Result<(ProducerFlags, StateFlags), ConnectionError> {
         let (_, flags) = load(self.dmb.memory().word64(CONS)?);
+        let (producer, now) = flags_of(flags);
         let known = StateFlags::from_bits_truncate(self.peer_state.load(Ordering::Acquire));
         // Sticky: what was once seen stays, whatever the peer does to the word later.
-        let state = known | flags_of(flags).1;
+        let state = known | now;
         if state != known {
             lock(&self.out).close.on_flags(state);
             self.peer_state.fetch_or(state.bits(), Ordering::AcqRel);
         }
-        Ok(state)
+        Ok((producer, state))
     }
 
     /// True once nothing more can come, whatever the peer does.
     #[inline]
     fn is_over(&self) -> bool {
         self.fault.get().is_some()
-    }
-
-    /// Tells the peer that we read what it writes to our ring. Only for connections that began as TCP.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub(crate) fn announce_reading(&self) -> Result<(), ConnectionError> {
-        let mut out = lock(&self.out);
-        if !out.ended {
-            out.cdc.reading = true;
-            self.publish_cons(&out.cdc, &[])?;
-        }
-        Ok(())
-    }
-
-    /// True if the peer reads what we write to its ring, and has not closed.
-    #[inline]
-    pub(crate) fn is_peer_reading(&self) -> bool {
-        self.dmb.memory().word64(CONS).is_ok_and(|word| {
-            let (producer, state) = flags_of(load(word).1);
-            producer.contains(ProducerFlags::READING) && !state.any_close()
-        })
     }
 
     /// True if the peer said that it is done: has shut down writing, closed, or aborted.
@@ -582,7 +592,7 @@ impl Connection {
         let mut tx = lock(&self.tx);
         tx.ended = true;
         let mut out = lock(&self.out);
-        let abort = *self.close_as_abort.get_or_init(|| rx.available() > 0);
+        let abort = *self.close_as_abort.get_or_init(|| rx.pending() > 0);
         let flags = out.close.close(abort);
         let _ = self.send_flags(&mut out, flags);
         out.ended = true;
@@ -593,14 +603,14 @@ impl Connection {
         let _ = self.close_as_abort.set(as_abort);
     }
 
-    /// Bytes that can be read now.
+    /// Bytes that can be read now, or once it is their turn.
     ///
     /// # Errors
     /// If the peer broke the protocol.
     pub(crate) fn unread(&self) -> Result<u32, ConnectionError> {
         let mut rx = lock(&self.rx);
         self.refresh_rx(&mut rx)?;
-        Ok(rx.available())
+        Ok(rx.pending())
     }
 
     fn send_abort(&self) {

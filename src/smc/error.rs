@@ -24,6 +24,12 @@ pub enum ConnectionError {
     /// This side has shut down writing.
     #[error("writing was shut down")]
     ShutDown,
+    /// The connection began as TCP, and has gone back to it in this direction.
+    #[error("the connection has gone back to TCP")]
+    BackOnTcp,
+    /// The connection began as TCP, and the peer asks to go back to it. Nothing is to be read here now.
+    #[error("the peer asks for TCP")]
+    AsksForTcp,
     /// The device failed.
     #[error("the DIBS device failed")]
     Device(#[from] DeviceError),
@@ -32,7 +38,10 @@ pub enum ConnectionError {
 impl From<ConnectionError> for io::Error {
     fn from(error: ConnectionError) -> Self {
         let kind = match &error {
-            ConnectionError::PeerMisbehaved(_) => io::ErrorKind::InvalidData,
+            // Where there is no way back, the peer has no business with it.
+            ConnectionError::PeerMisbehaved(_) | ConnectionError::BackOnTcp | ConnectionError::AsksForTcp => {
+                io::ErrorKind::InvalidData
+            }
             ConnectionError::Aborted | ConnectionError::PeerGone => io::ErrorKind::ConnectionReset,
             ConnectionError::PeerClosed | ConnectionError::ShutDown => io::ErrorKind::BrokenPipe,
             ConnectionError::Device(_) => io::ErrorKind::Other,

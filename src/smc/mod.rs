@@ -35,6 +35,7 @@ mod pair;
 #[cfg(feature = "tokio")]
 mod promoted;
 mod receiver;
+mod returning;
 pub(crate) mod scatter;
 mod sender;
 #[cfg(feature = "tokio")]

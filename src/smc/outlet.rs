@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    cdc::{CONS, Cdc, PROD},
+    cdc::{CONS, Cdc, PROD, RETURNED},
     cursor::CDC_LEN,
+    returning,
 };
-use crate::dibs::{Cause, Device, DeviceError, DmbToken, RemoteDmb};
+use crate::dibs::{Cause, Device, DeviceError, DmbToken, RemoteDmb, Writing};
 
 /// Writes payload and CDC messages for the peer.
 #[derive(Debug)]
@@ -33,6 +34,16 @@ impl Outlet {
         Self::Moved { device, token, index: element, base: usize::from(element) * len }
     }
 
+    /// Marks that we are writing, until what this returns is dropped. Only now is it time to look whether the peer still
+    /// reads.
+    #[inline]
+    pub(crate) fn begin(&self) -> Option<Writing<'_>> {
+        match self {
+            Self::Mapped(dmb) => dmb.begin_write(),
+            Self::Moved { .. } => None,
+        }
+    }
+
     /// Puts payload at an offset of the peer's ring. The peer looks at it only after a cursor covers it.
     #[inline]
     pub(crate) fn place(&self, ring_offset: u32, data: &[u8]) -> Result<(), DeviceError> {
@@ -42,6 +53,32 @@ impl Outlet {
             Self::Moved { device, token, index, base } => {
                 device.move_data(*token, *index, false, base + offset, data)
             }
+        }
+    }
+
+    /// Takes the peer's request for what it has not read of its ring, if there is one: says how many bytes of that are to be
+    /// left out. To be followed by [`Outlet::finish_request`].
+    pub(crate) fn take_request(&self) -> Option<u32> {
+        match self {
+            Self::Mapped(dmb) => returning::take(dmb.memory().word64(RETURNED).ok()?),
+            Self::Moved { .. } => None,
+        }
+    }
+
+    /// So many bytes were sent to the peer by another way.
+    pub(crate) fn finish_request(&self, sent: u32) -> Result<(), DeviceError> {
+        match self {
+            Self::Mapped(dmb) => returning::finish(dmb.memory().word64(RETURNED)?, sent),
+            Self::Moved { .. } => return Err(DeviceError::Unsupported),
+        }
+        Ok(())
+    }
+
+    /// Copies out of the peer's ring what was put there.
+    pub(crate) fn read_back(&self, ring_offset: u32, out: &mut [u8]) -> Result<(), DeviceError> {
+        match self {
+            Self::Mapped(dmb) => dmb.memory().read(CDC_LEN + ring_offset as usize, out),
+            Self::Moved { .. } => Err(DeviceError::Unsupported),
         }
     }
 
@@ -76,6 +113,15 @@ impl Outlet {
             Self::Moved { device, token, index, base } => {
                 device.move_data(*token, *index, true, *base, &cdc.to_bytes())
             }
+        }
+    }
+
+    /// The peer's DMB, if it is mapped.
+    #[cfg(test)]
+    pub(crate) fn clone_mapped(&self) -> Option<Arc<RemoteDmb>> {
+        match self {
+            Self::Mapped(dmb) => Some(dmb.clone()),
+            Self::Moved { .. } => None,
         }
     }
 

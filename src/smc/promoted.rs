@@ -21,7 +21,7 @@ use super::{
     awake::finished,
     connection::{Connection, Progress},
     established::Established,
-    hybrid::{Hybrid, Ring, Tcp, receive, send},
+    hybrid::{Hybrid, Ring, Tcp, is_writable, receive, send},
     smcd::Smcd,
 };
 use crate::dibs::Cause;
@@ -113,6 +113,17 @@ impl Tcp for TcpStream {
     fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         self.try_io(Interest::WRITABLE, || send(self, bufs))
     }
+
+    /// Past the runtime, which may not know yet that there is room.
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        send(self, &[IoSlice::new(bytes)])
+    }
+
+    /// By way of the runtime, which thereby learns if it has to wait.
+    fn is_writable(&self) -> bool {
+        let look = || if is_writable(self.as_fd()) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        self.try_io(Interest::WRITABLE, look).is_ok()
+    }
 }
 
 /// A connection on which nothing was read or written yet.
@@ -194,6 +205,10 @@ impl Promoted {
                 coop.made_progress();
                 return Poll::Ready(result);
             }
+            if ring.is_some() && !self.writes_ring() {
+                // It goes by TCP again, which has to be waited for.
+                continue;
+            }
             match ring {
                 Some(ring) if ring.has_hung_up() => return Poll::Ready(Err(gone())),
                 Some(ring) => ready!(ring.poll_signal(cx, Cause::Space))?,
@@ -250,6 +265,9 @@ impl Promoted {
             ring.connection().interrupt().arm(Cause::Space);
             if self.is_writable() {
                 return Ok(());
+            }
+            if !self.writes_ring() {
+                continue;
             }
             ring.signal(Cause::Space).await?;
         }

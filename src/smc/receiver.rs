@@ -4,7 +4,7 @@ use super::{
     PeerMisbehaved,
     cdc::ProducerFlags,
     cursor::{Cursor, RingLen, Span},
-    words::{join, split},
+    words::{join, split, truth},
 };
 
 /// Least value of the update limit: `SOCK_MIN_SNDBUF / 2` of Linux on common machines.
@@ -64,6 +64,8 @@ pub(crate) struct Receiver {
     update_limit: u32,
     peer: ProducerFlags,
     urgent: Urgent,
+    /// Other bytes come before those that are here.
+    barred: bool,
 }
 
 impl Receiver {
@@ -78,6 +80,7 @@ impl Receiver {
             update_limit: (ring.get() / 10).max(MIN_UPDATE_LIMIT).min(ring.get() - 1),
             peer: ProducerFlags::empty(),
             urgent: Urgent::None,
+            barred: false,
         }
     }
 
@@ -86,7 +89,7 @@ impl Receiver {
         let (kind, at, byte) = self.urgent.to_parts();
         [
             self.prod.to_word([self.peer.bits(), kind]),
-            self.cons.to_word([byte, 0]),
+            self.cons.to_word([byte, u8::from(self.barred)]),
             join(self.unread, self.unconfirmed),
             join(self.ring.get(), at),
         ]
@@ -95,7 +98,7 @@ impl Receiver {
     /// Reads a snapshot; `None` if no receiver can be so.
     pub(crate) fn from_words([prod, cons, counts, rest]: [u64; 4]) -> Option<Self> {
         let (prod, [peer, kind]) = Cursor::from_word(prod);
-        let (cons, [byte, 0]) = Cursor::from_word(cons) else { return None };
+        let (cons, [byte, barred]) = Cursor::from_word(cons);
         let (unread, unconfirmed) = split(counts);
         let (ring, at) = split(rest);
         let ring = RingLen::new(ring)?;
@@ -103,7 +106,8 @@ impl Receiver {
         let urgent = Urgent::from_parts((kind, at, byte))?;
         let is_behind = matches!(urgent, Urgent::At { unread: at, .. } if at >= unread);
         let is_sound = cons.checked_distance(prod, ring) == Some(unread) && unconfirmed <= ring.get();
-        let restored = Self { prod, cons, unread, unconfirmed, peer, urgent, ..Self::new(ring) };
+        let barred = truth(barred)?;
+        let restored = Self { prod, cons, unread, unconfirmed, peer, urgent, barred, ..Self::new(ring) };
         (is_sound && !is_behind).then_some(restored)
     }
 
@@ -113,17 +117,44 @@ impl Receiver {
     }
 
     /// Bytes in the ring, an urgent one included.
-    #[cfg(test)]
     pub(crate) fn unread(&self) -> u32 {
         self.unread
     }
 
-    /// Bytes that a normal read gets, or that it gets before an urgent one.
+    /// Bytes that a normal read gets now, or that it gets before an urgent one.
     pub(crate) fn available(&self) -> u32 {
+        if self.barred { 0 } else { self.pending() }
+    }
+
+    /// Bytes that normal reads get, or get before an urgent one, now or once it is their turn.
+    pub(crate) fn pending(&self) -> u32 {
         match self.urgent {
             Urgent::At { unread, .. } => unread,
             _ => self.unread,
         }
+    }
+
+    /// From now on nothing of what is here can be read: other bytes come first. An urgent one is no longer urgent.
+    pub(crate) fn bar(&mut self) {
+        self.barred = true;
+        self.forget_urgent();
+    }
+
+    /// What is here is next again.
+    pub(crate) fn unbar(&mut self) {
+        self.barred = false;
+    }
+
+    /// A byte that is urgent, and still here, is one as any other.
+    pub(crate) fn forget_urgent(&mut self) {
+        if matches!(self.urgent, Urgent::At { .. }) {
+            self.urgent = Urgent::None;
+        }
+    }
+
+    /// True if a byte that is still here was read out of band.
+    pub(crate) fn is_urgent_taken(&self) -> bool {
+        matches!(self.urgent, Urgent::At { taken: true, .. })
     }
 
     /// How far we have consumed.
@@ -156,7 +187,7 @@ impl Receiver {
 
     /// True if the urgent byte is the next one (`SIOCATMARK`): normal reading has to skip it.
     pub(crate) fn at_urgent(&self) -> bool {
-        matches!(self.urgent, Urgent::At { unread: 0, .. })
+        matches!(self.urgent, Urgent::At { unread: 0, .. }) && !self.barred
     }
 
     /// Skips the urgent byte, which is this one; it can still be read out of band. The peer has to be told, it waits.

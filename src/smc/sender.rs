@@ -56,6 +56,11 @@ impl Sender {
         self.prod
     }
 
+    /// How far the peer has read, as last seen.
+    pub(crate) fn cons(&self) -> Cursor {
+        self.cons
+    }
+
     /// True if the peer's ring is full as far as we know: it has to be told that we wait for it.
     pub(crate) fn is_blocked(&self) -> bool {
         self.space == 0

@@ -20,6 +20,7 @@ use crate::{
     dibs::{
         Device, DeviceError,
         loopback::{DmbLimits, Loopback},
+        order,
     },
     unix::{Generation, PerProcess},
 };
@@ -53,6 +54,8 @@ pub struct StackTotals {
 impl Stack {
     /// A stack over these devices, the preferred ones first.
     pub fn new(devices: Vec<Arc<dyn Device>>) -> Arc<Self> {
+        // Cheap as long as there is only one thread.
+        order();
         Arc::new(Self {
             of: Generation::current(),
             devices,

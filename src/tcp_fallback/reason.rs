@@ -32,6 +32,10 @@ pub enum FallbackReason {
     SocketInUse,
     /// The stack in the settings belongs to the process that this one was forked from.
     StackInherited,
+    /// It was given back to TCP: its socket went where the library cannot follow.
+    LeftToSystem,
+    /// The peer gave it back to TCP.
+    PeerWentBack,
     /// The SMC option could not be asked for: there are no eBPF programs for this process
     /// ([`syn_option`](super::syn_option)).
     OptionUnavailable,
@@ -43,12 +47,9 @@ impl FallbackReason {
     /// The code as Linux reports it for its sockets (`smcss`): zero if SMC was not tried.
     pub fn code(self) -> DeclineCode {
         match self {
-            Self::Disabled
-            | Self::NotYet
-            | Self::PeerNotLocal
-            | Self::SocketInUse
-            | Self::StackInherited
-            | Self::OptionUnavailable => DeclineCode(0),
+            Self::Disabled | Self::NotYet | Self::PeerNotLocal | Self::SocketInUse => DeclineCode(0),
+            Self::StackInherited | Self::LeftToSystem | Self::PeerWentBack => DeclineCode(0),
+            Self::OptionUnavailable => DeclineCode(0),
             Self::PeerUnproven | Self::PeerLeft | Self::PeerMisbehaved | Self::SideChannel(_) => {
                 DeclineCode::INTERNAL
             }
@@ -73,8 +74,10 @@ impl FallbackReason {
             Self::SideChannel(kind) => (9, errno_of_kind(kind).unsigned_abs()),
             Self::SocketInUse => (10, 0),
             Self::StackInherited => (11, 0),
-            Self::OptionUnavailable => (12, 0),
-            Self::OptionEchoed => (13, 0),
+            Self::LeftToSystem => (12, 0),
+            Self::PeerWentBack => (13, 0),
+            Self::OptionUnavailable => (14, 0),
+            Self::OptionEchoed => (15, 0),
         }
     }
 
@@ -96,8 +99,10 @@ impl FallbackReason {
             }
             (10, 0) => Self::SocketInUse,
             (11, 0) => Self::StackInherited,
-            (12, 0) => Self::OptionUnavailable,
-            (13, 0) => Self::OptionEchoed,
+            (12, 0) => Self::LeftToSystem,
+            (13, 0) => Self::PeerWentBack,
+            (14, 0) => Self::OptionUnavailable,
+            (15, 0) => Self::OptionEchoed,
             _ => return None,
         })
     }
@@ -126,6 +131,8 @@ impl fmt::Display for FallbackReason {
             Self::SideChannel(kind) => write!(f, "the two ends could not meet: {kind}"),
             Self::SocketInUse => f.write_str("its TCP socket was used directly"),
             Self::StackInherited => f.write_str("its stack belongs to the parent process"),
+            Self::LeftToSystem => f.write_str("given back to TCP"),
+            Self::PeerWentBack => f.write_str("given back to TCP by the peer"),
             Self::OptionUnavailable => f.write_str("the SMC option is not enabled on this system"),
             Self::OptionEchoed => f.write_str("the peer echoed the SMC option and does not speak SMC"),
         }

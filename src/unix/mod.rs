@@ -9,6 +9,7 @@ pub(crate) mod kept;
 pub(crate) mod name;
 pub(crate) mod packet;
 mod per_process;
+pub(crate) mod sized_memory;
 pub(crate) mod sockopt;
 #[cfg(feature = "stack")]
 pub(crate) mod tun;
@@ -17,3 +18,4 @@ pub(crate) use generation::Generation;
 pub(crate) use handed::Handed;
 pub(crate) use kept::Kept;
 pub(crate) use per_process::PerProcess;
+pub(crate) use sized_memory::sized_memory;

@@ -1,28 +1,35 @@
 //! Other programs that get descriptors of this one: by `exec`, by `posix_spawn` and what is made of it.
 //!
 //! They may have this library or not, and may use the connection or only have it by oversight: nothing says so. A
-//! connection that is not closed on the way is given back to TCP. Bytes that have come and were not read stay with
-//! this process.
+//! connection that is not closed on the way is given back to TCP. Bytes that have come by the ring and were not read are
+//! sent once more by the peer. If it does not answer, they are still there for a process that has the connection and goes
+//! on; a process that would take them with it is not executed.
 
 use std::ffi::c_char;
 
 use libc::{FILE, c_int, c_void, pid_t};
 
 use super::variadic::jump;
-use crate::{errno, real::hook, table};
+use crate::{
+    errno, process,
+    real::hook,
+    stream::{Grace, Stream},
+    table,
+};
 
 const WHY: &str = "another program gets it";
 
-/// A program is about to be executed: here, in a child that borrows our memory, or by the C library. What is said of the
-/// descriptors is this process' own word, so also what a child has closed or kept for itself.
-fn leave_inherited() {
+/// Lets go of what another program gets. What is said of the descriptors is this process' own word, so what a child has
+/// closed, or keeps for itself, does not count.
+fn leave_inherited(mut leave: impl FnMut(&Stream, &Grace)) {
     errno::quietly(|| {
+        let grace = Grace::begin();
         for fd in table::within(0, table::LEN) {
             if let Some(stream) = table::stream(fd)
                 && !stream.raw.stays()
                 && is_inherited(fd)
             {
-                stream.leaves_us(WHY);
+                leave(&stream, &grace);
             }
         }
     });
@@ -34,53 +41,70 @@ fn is_inherited(fd: c_int) -> bool {
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
+/// Another program is about to be started beside this one, which goes on.
+fn before_start() {
+    leave_inherited(|stream, grace| stream.leaves_us_within(WHY, grace));
+}
+
+/// Another program is about to take the place of this one, or of a child that borrows our memory. Fails with
+/// `EOPNOTSUPP` if bytes would be lost with this one.
+fn in_place(execute: impl FnOnce() -> c_int) -> c_int {
+    let mut loses = false;
+    if process::is_ours() {
+        leave_inherited(|stream, grace| {
+            if stream.is_shared() {
+                stream.leaves_us_within(WHY, grace);
+            } else {
+                loses |= !stream.leaves_us_wholly(WHY, grace);
+            }
+        });
+    } else {
+        before_start();
+    }
+    if loses { errno::fail(libc::EOPNOTSUPP) } else { execute() }
+}
+
 type Words = *const *const c_char;
 
 hook! {
     /// `execve`
     fn execve(path: *const c_char, arguments: Words, environment: Words) -> c_int, real => {
-        leave_inherited();
-        real(path, arguments, environment)
+        in_place(|| real(path, arguments, environment))
     }
 }
 
 hook! {
     /// `execv`
     fn execv(path: *const c_char, arguments: Words) -> c_int, real => {
-        leave_inherited();
-        real(path, arguments)
+        in_place(|| real(path, arguments))
     }
 }
 
 hook! {
     /// `execvp`
     fn execvp(file: *const c_char, arguments: Words) -> c_int, real => {
-        leave_inherited();
-        real(file, arguments)
+        in_place(|| real(file, arguments))
     }
 }
 
 hook! {
     /// `execvpe`
     fn execvpe(file: *const c_char, arguments: Words, environment: Words) -> c_int, real => {
-        leave_inherited();
-        real(file, arguments, environment)
+        in_place(|| real(file, arguments, environment))
     }
 }
 
 hook! {
     /// `fexecve`
     fn fexecve(fd: c_int, arguments: Words, environment: Words) -> c_int, real => {
-        leave_inherited();
-        real(fd, arguments, environment)
+        in_place(|| real(fd, arguments, environment))
     }
 }
 
 hook! {
     /// `execveat`
     fn execveat(dir: c_int, path: *const c_char, arguments: Words, environment: Words, flags: c_int) -> c_int, real => {
-        leave_inherited();
-        real(dir, path, arguments, environment, flags)
+        in_place(|| real(dir, path, arguments, environment, flags))
     }
 }
 
@@ -103,7 +127,7 @@ hook! {
     /// `posix_spawn`
     fn posix_spawn(child: *mut pid_t, path: *const c_char, actions: *const c_void, attributes: *const c_void,
         arguments: Words, environment: Words) -> c_int, real => {
-        leave_inherited();
+        before_start();
         real(child, path, actions, attributes, arguments, environment)
     }
 }
@@ -112,7 +136,7 @@ hook! {
     /// `posix_spawnp`
     fn posix_spawnp(child: *mut pid_t, file: *const c_char, actions: *const c_void, attributes: *const c_void,
         arguments: Words, environment: Words) -> c_int, real => {
-        leave_inherited();
+        before_start();
         real(child, file, actions, attributes, arguments, environment)
     }
 }
@@ -130,7 +154,7 @@ hook! {
 hook! {
     /// `system`
     fn system(command: *const c_char) -> c_int, real => {
-        leave_inherited();
+        before_start();
         real(command)
     }
 }
@@ -138,7 +162,7 @@ hook! {
 hook! {
     /// `popen`
     fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE, real => {
-        leave_inherited();
+        before_start();
         real(command, mode)
     }
 }

@@ -19,7 +19,8 @@ hook! {
         let is_tcp = matches!(domain, libc::AF_INET | libc::AF_INET6)
             && kind & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) == libc::SOCK_STREAM
             && matches!(protocol, 0 | libc::IPPROTO_TCP);
-        if fd >= 0 && is_tcp && process::is_ours() {
+        // A child that borrows our memory may have the number for something of its own; then ours stays.
+        if fd >= 0 && is_tcp && table::kind(fd) == Kind::Other {
             table::is_socket(fd);
         }
         fd

@@ -76,7 +76,7 @@ hook! {
 /// Memory to read into, in pieces.
 fn room(iov: *const iovec, count: c_int) -> io::Result<Room> {
     // SAFETY: the program gives us this memory until we return.
-    unsafe { Room::many(iov, count) }.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    unsafe { Room::many(iov, count) }
 }
 
 hook! {

@@ -4,12 +4,13 @@ use std::io;
 
 use libc::{c_int, cmsghdr, msghdr};
 
-use crate::{errno, table};
+use crate::{errno, stream::Grace, table};
 
 /// Gives connections back to TCP that are about to be handed over: whoever gets them knows nothing of rings.
 ///
 /// # Errors
-/// If bytes have come on one and were not read, which cannot go along: `EOPNOTSUPP`. It stays here, as it is.
+/// If bytes have come on one and were not read, and the peer does not send them once more, since it has closed or does not
+/// answer: `EOPNOTSUPP`. It stays here, as it is.
 ///
 /// # Safety
 /// The message is null or one that the program passes to `sendmsg`.
@@ -42,11 +43,13 @@ unsafe fn hand_over_all(message: &msghdr, head: *const cmsghdr) -> io::Result<()
     let data = unsafe { libc::CMSG_DATA(head) };
     let end = (message.msg_control.addr() + message.msg_controllen).min(head.addr() + cmsg_len);
     let count = end.saturating_sub(data.addr()) / size_of::<c_int>();
+    let grace = Grace::begin();
     for at in 0..count {
         // SAFETY: it ends before the buffer does.
         let fd = unsafe { data.cast::<c_int>().add(at).read_unaligned() };
         let Some(stream) = table::stream(fd) else { continue };
-        if errno::quietly(|| stream.leaves_us_wholly("it is handed to another process")) != Some(true) {
+        let leave = || stream.leaves_us_wholly("it is handed to another process", &grace);
+        if errno::quietly(leave) != Some(true) {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
     }

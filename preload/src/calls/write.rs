@@ -44,15 +44,14 @@ fn transmit(
 /// Memory to write from, in pieces, sent by the rings.
 fn send_vector(stream: &Stream, iov: *const iovec, count: c_int, flags: c_int) -> io::Result<usize> {
     // SAFETY: the program leaves this memory to us until we return.
-    let data = unsafe { iov::data_of(iov, count) };
-    let mut data = data.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let mut data = unsafe { iov::data_of(iov, count) }?;
     stream.send(&mut data, flags)
 }
 
 /// One piece of memory, sent by the rings.
 fn send_one(stream: &Stream, base: *const c_void, len: size_t, flags: c_int) -> io::Result<usize> {
     // SAFETY: the program leaves this memory to us until we return.
-    let data: IoSlice<'_> = unsafe { iov::data(base, len) };
+    let data: IoSlice<'_> = unsafe { iov::data(base, len) }?;
     if data.is_empty() {
         return Ok(0);
     }

@@ -21,6 +21,8 @@ use crate::{
 pub(crate) enum Outcome {
     /// It is promoted, and goes on in shared memory.
     KeepsSmcd,
+    /// It is promoted, and given back to TCP when the program does this.
+    GoesBack,
     /// It is not promoted.
     StaysTcp,
     /// Not done yet: what is promoted does not behave as TCP. Tested is that one end alone does no harm.
@@ -163,6 +165,8 @@ fn check_promotion(case: &Case, mode: Mode, start: Start, scratch: &Scratch, con
         assert_eq!(promotions, 0, "promoted: {context}");
     } else if start == Start::Warm && shim::is_there() {
         assert!(promotions >= 2, "not promoted at both ends: {context}");
+        let given_back = scratch.trace().given_back();
+        assert!(case.outcome != Outcome::GoesBack || given_back > 0, "not given back: {context}");
     }
 }
 

@@ -14,6 +14,7 @@ const END: &str = "<!-- end of matrix -->";
 fn row(case: &Case) -> String {
     let outcome = match case.outcome {
         Outcome::KeepsSmcd => "works over SMC-D",
+        Outcome::GoesBack => "works, by TCP from then on",
         Outcome::StaysTcp => "stays TCP",
         Outcome::NotYet => "**not yet**: differs from TCP once promoted",
     };

@@ -21,6 +21,11 @@ impl Trace {
         self.promoted().collect()
     }
 
+    /// Lines `smcd: PID FD tcp again: WHY`.
+    pub(crate) fn given_back(&self) -> usize {
+        self.0.lines().filter(|line| line.contains(" tcp again")).count()
+    }
+
     fn promoted(&self) -> impl Iterator<Item = u32> {
         self.0.lines().filter_map(|line| {
             let mut words = line.strip_prefix("smcd: ")?.split_whitespace();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    doorbell::{LoopbackDoorbell, LoopbackInterrupt},
+    doorbell::{LoopbackDoorbell, LoopbackInterrupt, mark_of},
     inbox::Inbox,
     link::{self, Link},
     offer::Offer,
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     dibs::{
         BadDmb, Cause, Chid, Device, DeviceError, Dmb, DmbToken, Doorbell, Gid, Memory, RemoteDmb, VlanId,
+        order,
     },
     unix::{Generation, closer, name::Name},
 };
@@ -238,7 +239,8 @@ impl Loopback {
         let Made { token, user, uid, offer, memory, interrupt } = made;
         let index = state.enter(token, user, uid, offer.len);
         let (interrupt, device) = (Box::new(interrupt), Arc::new(self.clone()));
-        (Dmb { token, index, len: offer.len, memory, interrupt, device }, offer)
+        let (len, mark) = (offer.len, Some(mark_of(offer.len)));
+        (Dmb { token, index, len, memory, interrupt, mark, device }, offer)
     }
 
     /// Uid of the process behind `user`; opens a link to it if there is none.
@@ -367,7 +369,8 @@ impl State {
             return Err(DeviceError::OutOfRange { offset: 0, len, size: target.len });
         }
         self.remember(token, &target);
-        Ok(RemoteDmb { owner, token, len, memory: target.memory.clone(), doorbell: Box::new(target) })
+        let (memory, mark) = (target.memory.clone(), Some((mark_of(len), order())));
+        Ok(RemoteDmb { owner, token, len, memory, doorbell: Box::new(target), mark })
     }
 
     /// Makes an attached DMB known to `move_data`.

@@ -1,4 +1,4 @@
-//! Signals of a loopback DMB: two words behind the DMB, and a socket pair.
+//! Signals of a loopback DMB: two words behind the DMB, and a socket pair. In a third word its user marks its writes.
 
 use std::{
     io,
@@ -35,6 +35,11 @@ const DRAIN_EVERY: u32 = 16;
 /// So many rings always stay in the socket. It has to remain readable: an event loop that was rung but has not yet
 /// looked would otherwise find the socket empty, and a task that waits for the other cause would sleep on.
 const KEEP: usize = 4;
+
+/// Where the user of a DMB of `dmb_len` bytes marks its writes: in a cache line that it need not share with anybody.
+pub(super) const fn mark_of(dmb_len: usize) -> usize {
+    dmb_len + 128
+}
 
 /// Where the parking words lie, `SIGNAL_AREA` bytes behind the DMB of `dmb_len` bytes; a cache line each.
 #[derive(Debug)]

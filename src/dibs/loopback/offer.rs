@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create},
+    fs::{SealFlags, fcntl_get_seals, fstat, fstatfs},
     io::Errno,
     net::{
         AddressFamily, SocketFlags, SocketType, socketpair,
@@ -15,7 +15,10 @@ use rustix::{
 };
 
 use super::doorbell::{SIGNAL_AREA, has_hung_up};
-use crate::dibs::{BadDmb, DeviceError, Memory};
+use crate::{
+    dibs::{BadDmb, DeviceError, Memory},
+    unix::sized_memory,
+};
 
 /// File system type of memfds with ordinary pages. Those of hugetlbfs may lack pages, and touching them kills.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -39,9 +42,7 @@ impl Offer {
     /// end of the pair.
     pub(super) fn make(dmb_len: usize) -> Result<(Self, Arc<Memory>, OwnedFd), DeviceError> {
         let len = dmb_len + SIGNAL_AREA;
-        let memory = memfd_create("smcd-dmb", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&memory, len as u64)?;
-        fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let memory = sized_memory("smcd-dmb", len)?;
         let mapping = Arc::new(Memory::map(&memory, len)?);
         let (ours, doorbell) = socketpair(
             AddressFamily::UNIX,
@@ -116,6 +117,8 @@ fn check_memory(fd: impl AsFd, want: u64) -> Result<(), DeviceError> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{MemfdFlags, fcntl_add_seals, ftruncate, memfd_create};
+
     use super::*;
     use rustix::pipe::pipe;
 

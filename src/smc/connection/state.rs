@@ -41,6 +41,8 @@ bitflags::bitflags! {
         const TX_ENDED = 1;
         const OUT_ENDED = 2;
         const PEER_GONE = 4;
+        const TX_BACK = 8;
+        const LEFT = 16;
     }
 }
 
@@ -118,8 +120,10 @@ impl Connection {
         let held = self.hold();
         let mut marks = Marks::empty();
         marks.set(Marks::TX_ENDED, held.tx.ended);
+        marks.set(Marks::TX_BACK, self.is_back());
         marks.set(Marks::OUT_ENDED, held.out.ended);
         marks.set(Marks::PEER_GONE, self.peer_gone.load(Ordering::Acquire));
+        marks.set(Marks::LEFT, self.has_left());
         ConnectionState {
             receiver: *held.rx,
             sender: held.tx.sender,
@@ -143,10 +147,12 @@ impl Connection {
         let mut held = self.hold();
         *held.rx = state.receiver;
         *held.tx = Tx { sender: state.sender, ended: state.marks.contains(Marks::TX_ENDED) };
+        self.back.store(state.marks.contains(Marks::TX_BACK), Ordering::Release);
         let ended = state.marks.contains(Marks::OUT_ENDED);
         *held.out = Out { cdc: state.cdc, close: state.close, ended };
         self.peer_state.store(state.peer_state.bits(), Ordering::Release);
         self.peer_gone.store(state.marks.contains(Marks::PEER_GONE), Ordering::Release);
+        self.left.store(state.marks.contains(Marks::LEFT), Ordering::Release);
         self.producer_flags.store(state.producer.bits(), Ordering::Release);
         // What is once decided stays so: the other process has begun with what this one knew.
         state.fault.map(|fault| self.fault.set(fault));

@@ -6,7 +6,6 @@ use std::{
 };
 
 use bytes::BufMut;
-use rustix::io::ioctl_fionread;
 
 use super::{Hybrid, PREAMBLE, Ring, Tcp, lock};
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
         scatter::scatter,
         words::{join, split, truth},
     },
+    tcp_fallback::FallbackReason,
     unix::errno::errno_of,
 };
 
@@ -35,6 +35,9 @@ enum From {
     TcpUntil(u64),
     /// From the ring.
     Ring,
+    /// From TCP. What it brings after so many bytes is what the peer takes back out of the ring; how much that will be, it
+    /// has not said yet. The rest of the ring comes after it.
+    Undecided(u64),
 }
 
 /// How the TCP connection has ended.
@@ -73,6 +76,7 @@ impl InboundState {
             From::Either => (1, 0),
             From::TcpUntil(offset) => (2, offset),
             From::Ring => (3, 0),
+            From::Undecided(offset) => (4, offset),
         };
         let (end, errno) = match self.end {
             EndState::None => (0, 0),
@@ -93,6 +97,7 @@ impl InboundState {
             (1, 0) => From::Either,
             (2, offset) if offset >= taken => From::TcpUntil(offset),
             (3, 0) => From::Ring,
+            (4, offset) => From::Undecided(offset),
             _ => return None,
         };
         let end = match (end, errno) {
@@ -149,6 +154,53 @@ impl Inbound {
         self.from = From::Ring;
     }
 
+    /// True if the peer has switched, and what it wrote to the ring is still to be read from there.
+    pub(super) fn has_switched(&self) -> bool {
+        matches!(self.from, From::TcpUntil(_) | From::Ring | From::Undecided(_))
+    }
+
+    /// True if the peer takes back what is in the ring, and has not said yet how much of it.
+    pub(super) fn is_undecided(&self) -> bool {
+        matches!(self.from, From::Undecided(_))
+    }
+
+    /// The peer takes back what is in the ring. False if that cannot be.
+    pub(super) fn await_return(&mut self) -> bool {
+        self.from = match self.from {
+            From::TcpUntil(offset) => From::Undecided(offset),
+            From::Ring => From::Undecided(self.taken),
+            _ => return false,
+        };
+        true
+    }
+
+    /// The peer has sent so many bytes by TCP. False if that cannot be.
+    pub(super) fn resolve_return(&mut self, sent: u32) -> bool {
+        let From::Undecided(base) = self.from else { return false };
+        let until = base.checked_add(sent.into()).filter(|until| *until >= self.taken);
+        self.from = until.map_or(self.from, From::TcpUntil);
+        until.is_some()
+    }
+
+    /// How many of the bytes that the peer takes back have come so far; `None` if others are still to come before.
+    pub(super) fn returned_so_far(&self) -> Option<u32> {
+        match self.from {
+            From::Undecided(base) => u32::try_from(self.taken.checked_sub(base)?).ok(),
+            _ => None,
+        }
+    }
+
+    /// TCP is all that there is to read from now on.
+    pub(super) fn go_back(&mut self) {
+        self.from = From::Tcp;
+        self.stays = true;
+    }
+
+    /// The end, as far as this end is concerned.
+    pub(super) fn fail(&mut self, error: io::Error) {
+        self.end.get_or_insert(End::Reset(Some(error)));
+    }
+
     pub(super) fn state(&self) -> InboundState {
         let end = match &self.end {
             None => EndState::None,
@@ -176,6 +228,7 @@ impl Inbound {
             From::Either => in_ring > PREAMBLE || tcp.has_unread(),
             From::TcpUntil(offset) => self.taken < offset || in_ring > 0,
             From::Ring => in_ring > 0,
+            From::Undecided(_) => true,
         }
     }
 
@@ -293,14 +346,15 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
 
     /// Bytes that can be read now.
     pub(crate) fn unread(&self) -> usize {
-        let in_tcp =
-            || ioctl_fionread(self.tcp.socket()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let in_tcp = || self.tcp.unread();
         let Some(connection) = self.ring.get().map(R::connection) else { return in_tcp() };
         let Ok(_turn) = self.turn() else { return 0 };
+        let _ = self.follow_in_turn();
         let in_ring = connection.unread().unwrap_or(0) as usize;
         match lock(&self.inbound).from {
-            From::Tcp | From::Either => in_tcp(),
+            From::Tcp | From::Either | From::Undecided(_) => in_tcp(),
             From::TcpUntil(_) => in_tcp() + in_ring,
+            From::Ring if connection.is_last() => in_tcp() + in_ring,
             From::Ring => in_ring,
         }
     }
@@ -329,29 +383,50 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             return Ok(Progress::Done(0));
         }
         let _turn = self.turn()?;
+        if !self.is_reading_ring() {
+            // The ring says so itself when there is nothing to read; as long as there is, a look would cost too much.
+            self.follow_in_turn()?;
+        }
+        self.read_in_turn(how, dst)
+    }
+
+    fn read_in_turn(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
         if self.is_reading_ring() {
             return self.read_ring(how, dst);
         }
         let mut inbound = lock(&self.inbound);
         loop {
             self.advance(&mut inbound)?;
-            let limit = match inbound.from {
+            let got = match inbound.from {
                 From::Ring => {
                     drop(inbound);
                     return self.read_ring(how, dst);
                 }
-                From::TcpUntil(offset) => usize::try_from(offset - inbound.taken).unwrap_or(usize::MAX),
-                From::Tcp | From::Either => usize::MAX,
-            };
-            let mut room = dst.limit(limit);
-            let got = match how {
-                How::Take => inbound.receive(&*self.tcp, &mut room),
-                How::Peek if inbound.end.is_some() => Got::Ended,
-                How::Peek => inbound.judge(self.tcp.peek(&mut room)),
+                From::Tcp => self.read_tcp(&mut inbound, how, dst, usize::MAX),
+                From::Either | From::Undecided(_) => {
+                    match self.read_tcp_beside_ring(&mut inbound, how, dst)? {
+                        Some(got) => got,
+                        None => continue,
+                    }
+                }
+                From::TcpUntil(offset) => {
+                    let limit = usize::try_from(offset - inbound.taken).unwrap_or(usize::MAX);
+                    self.read_tcp(&mut inbound, how, dst, limit)
+                }
             };
             match (got, inbound.from) {
+                (Got::Bytes(n), from) if how == How::Peek => {
+                    // Who looks for more than TCP has left would never see it otherwise.
+                    let is_all = from == From::TcpUntil(inbound.taken + n as u64) && dst.has_remaining_mut();
+                    let ring = self.ring.get().filter(|_| is_all);
+                    let more = match ring.map(|ring| ring.connection().try_peek(dst)) {
+                        Some(Ok(Progress::Done(more))) => more,
+                        _ => 0,
+                    };
+                    return Ok(Progress::Done(n + more));
+                }
                 (Got::Bytes(n), _) => {
-                    if how == How::Take && self.note(Direction::In, n).is_multiple_of(LOOK_EVERY) {
+                    if self.note(Direction::In, n).is_multiple_of(LOOK_EVERY) {
                         drop(inbound);
                         self.step();
                     }
@@ -371,13 +446,91 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                         return inbound.ended();
                     }
                 }
+                (Got::Ended, From::Undecided(_)) => {
+                    if let Some(ring) = self.ring.get() {
+                        self.end_return(&mut inbound, ring.connection())?;
+                    }
+                    if inbound.is_undecided() {
+                        return inbound.cut_off();
+                    }
+                }
                 (Got::Ended, _) => return inbound.ended(),
             }
         }
     }
 
+    fn read_tcp(&self, inbound: &mut Inbound, how: How, dst: &mut impl BufMut, limit: usize) -> Got {
+        let mut room = dst.limit(limit);
+        match how {
+            How::Take => inbound.receive(&*self.tcp, &mut room),
+            How::Peek if inbound.end.is_some() => Got::Ended,
+            How::Peek => inbound.judge(self.tcp.peek(&mut room)),
+        }
+    }
+
+    /// Reads from TCP what surely comes before any bytes in the ring; `None` if there is something in the ring to be
+    /// looked at first. The peer may have switched just now, and gone back since, or have sent all that it takes back; but
+    /// then it said so before it gave TCP what comes after the ring.
+    fn read_tcp_beside_ring(
+        &self,
+        inbound: &mut Inbound,
+        how: How,
+        dst: &mut impl BufMut,
+    ) -> io::Result<Option<Got>> {
+        if inbound.end.is_some() {
+            return Ok(Some(Got::Ended));
+        }
+        let there = match self.tcp.unread() {
+            // Perhaps one that is not counted, behind an urgent one.
+            0 => match inbound.judge(self.tcp.peek(&mut &mut [0; 1][..])) {
+                Got::Bytes(n) => n,
+                nothing => return Ok(Some(nothing)),
+            },
+            n => n,
+        };
+        match self.ring.get().map(R::connection) {
+            Some(connection) if inbound.is_undecided() => {
+                self.look_for_return(inbound, connection)?;
+                if !inbound.is_undecided() {
+                    return Ok(None);
+                }
+            }
+            Some(connection) if connection.is_peer_back() => {
+                self.find_switch(inbound, connection, true)?;
+                return Ok(None);
+            }
+            _ => {}
+        }
+        Ok(Some(self.read_tcp(inbound, how, dst, there)))
+    }
+
+    /// Looks whether the peer has switched. If not, and it writes nothing more to the ring, it never will.
+    pub(super) fn find_switch(
+        &self,
+        inbound: &mut Inbound,
+        connection: &Connection,
+        is_back: bool,
+    ) -> io::Result<()> {
+        match switch_offset(connection) {
+            Some(offset) if offset < inbound.taken => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
+            }
+            Some(offset) => {
+                fault!("switch-found");
+                connection.meter().discount(Direction::In, PREAMBLE);
+                inbound.from = From::TcpUntil(offset);
+            }
+            None if is_back => {
+                inbound.go_back();
+                self.stay_back(inbound, FallbackReason::PeerWentBack);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
     /// Moves on as far as can be told now.
-    fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
+    pub(super) fn advance(&self, inbound: &mut Inbound) -> io::Result<()> {
         let Some(connection) = self.ring.get().map(R::connection) else { return Ok(()) };
         if inbound.from == From::Tcp
             && !inbound.stays
@@ -385,6 +538,11 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             && !self.is_shared()
             && self.reads_in_flight.load(Ordering::Relaxed) == 0
         {
+            if connection.is_peer_back() {
+                inbound.go_back();
+                self.stay_back(inbound, FallbackReason::PeerWentBack);
+                return Ok(());
+            }
             match self.tcp.taken() {
                 Ok(taken) if taken == inbound.taken => {
                     connection.announce_reading()?;
@@ -399,18 +557,15 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 }
             }
         }
-        if inbound.from == From::Either
-            && let Some(offset) = switch_offset(connection)
-        {
-            if offset < inbound.taken {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, SwitchedBefore));
-            }
-            fault!("switch-found");
-            connection.meter().discount(Direction::In, PREAMBLE);
-            inbound.from = From::TcpUntil(offset);
+        if inbound.from == From::Either {
+            // Before the look at the ring: then nothing can come there any more.
+            let is_back = connection.is_peer_back();
+            self.find_switch(inbound, connection, is_back)?;
         }
+        self.look_for_return(inbound, connection)?;
         if inbound.from == From::TcpUntil(inbound.taken) {
             fault!("switch-reached");
+            connection.unbar();
             inbound.from = From::Ring;
             self.reads_ring.store(true, Ordering::Release);
         }
@@ -425,27 +580,85 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         };
         let aborted = match attempt(dst) {
             Ok(Progress::Blocked) => None,
+            Err(ConnectionError::BackOnTcp) => return self.read_back(how, dst),
+            Err(ConnectionError::AsksForTcp) => return self.read_as_asked(how, dst),
             Err(error @ ConnectionError::Aborted) => Some(error),
+            Ok(Progress::Done(n)) if how == How::Peek && connection.is_last() => {
+                return Ok(Progress::Done(self.peek_further(connection, n, dst)));
+            }
             other => return Ok(other?),
         };
         let mut inbound = lock(&self.inbound);
+        if inbound.from != From::Ring {
+            // Somebody else has found meanwhile that it goes on by TCP.
+            drop(inbound);
+            return self.read_in_turn(how, dst);
+        }
         if let Some(error) = aborted {
             // Reported once, as TCP does it.
             inbound.end.get_or_insert_with(|| End::Reset(Some(error.into())));
             return inbound.ended();
         }
+        let mut has_bytes = false;
         if inbound.end.is_none() {
             match inbound.judge(self.tcp.peek(&mut &mut [0; 1][..])) {
                 Got::Nothing => return Ok(Progress::Blocked),
-                Got::Bytes(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, AfterSwitch)),
+                Got::Bytes(_) => has_bytes = true,
                 Got::Ended => {}
             }
         }
-        // What the peer published before the end counts first.
-        match attempt(dst)? {
-            Progress::Blocked => inbound.ended(),
-            other => Ok(other),
+        // What the peer published before counts first; it may be that the bytes go by TCP again.
+        match attempt(dst) {
+            Err(ConnectionError::BackOnTcp) => {
+                drop(inbound);
+                self.read_back(how, dst)
+            }
+            Err(ConnectionError::AsksForTcp) => {
+                drop(inbound);
+                self.read_as_asked(how, dst)
+            }
+            Ok(Progress::Blocked) if has_bytes => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, AfterSwitch))
+            }
+            Ok(Progress::Blocked) => inbound.ended(),
+            other => Ok(other?),
         }
+    }
+
+    /// The peer asks for something while there is nothing to read.
+    #[cold]
+    fn read_as_asked(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
+        self.write_back()?;
+        self.read_in_turn(how, dst)
+    }
+
+    /// So many bytes of the ring were looked at; if these are the last, TCP brings what follows. Who looks for more than
+    /// the ring has would never see it otherwise.
+    #[cold]
+    fn peek_further(&self, connection: &Connection, seen: usize, dst: &mut impl BufMut) -> usize {
+        let mut inbound = lock(&self.inbound);
+        let is_all = inbound.from == From::Ring && connection.unread().is_ok_and(|n| n as usize == seen);
+        if !is_all || inbound.end.is_some() || !dst.has_remaining_mut() {
+            return seen;
+        }
+        match inbound.judge(self.tcp.peek(dst)) {
+            Got::Bytes(n) => seen + n,
+            Got::Nothing | Got::Ended => seen,
+        }
+    }
+
+    /// The ring is empty for good, and the bytes come by TCP again.
+    #[cold]
+    fn read_back(&self, how: How, dst: &mut impl BufMut) -> io::Result<Progress> {
+        let mut inbound = lock(&self.inbound);
+        if inbound.from == From::Ring {
+            self.read_tcp_again(&mut inbound);
+            let by_us = self.ring.get().is_some_and(|ring| ring.connection().has_left());
+            let reason = if by_us { FallbackReason::LeftToSystem } else { FallbackReason::PeerWentBack };
+            self.stay_back(&mut inbound, reason);
+        }
+        drop(inbound);
+        self.read_in_turn(how, dst)
     }
 }
 
@@ -467,7 +680,7 @@ fn switch_offset(connection: &Connection) -> Option<u64> {
 #[error("the peer has switched to shared memory at an offset that was read already")]
 struct SwitchedBefore;
 
-/// The peer has sent data by TCP after it had switched.
+/// The peer has sent data by TCP after it had switched, and has not gone back.
 #[derive(Debug, thiserror::Error)]
 #[error("the peer has sent data by TCP after it had switched to shared memory")]
 struct AfterSwitch;

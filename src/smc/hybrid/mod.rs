@@ -9,13 +9,17 @@
 //!    first eight bytes. All that follows goes by the ring.
 //! 4. The reader finds the number, takes bytes from TCP until it has as many, and the rest from the ring.
 //!
+//! Either end can give the connection back to TCP ([`demotion`]).
+//!
 //! Whatever is left undone leaves the connection as it is. TCP stays below and remains the authority on life and death:
 //! once the ring is drained, its end is the end of the stream, and its reset is a reset.
 //!
 //! Nothing here waits, and nothing here belongs to a runtime.
 
+pub(crate) mod demotion;
 mod inbound;
 mod outbound;
+mod returning;
 // The front end that forks is still to come.
 #[allow(dead_code)]
 pub(crate) mod snapshot;
@@ -31,9 +35,12 @@ use std::{
     },
 };
 
+pub use demotion::DemoteError;
 use rustix::time::{ClockId, clock_gettime};
 pub use snapshot::{Baton, Left};
 pub(crate) use snapshot::{Held, Snapshot};
+#[cfg(feature = "tokio")]
+pub(crate) use tcp::is_writable;
 pub(crate) use tcp::{Counts, Tcp, receive, send};
 
 use self::{inbound::Inbound, outbound::Outbound};
@@ -86,7 +93,7 @@ pub(crate) trait Ring: Sized {
     /// True if the peer's process is known to have gone. Asked at each write: a quick look.
     fn has_peer_left(&self) -> bool;
 
-    /// From now on bytes may come by the ring: who waits for TCP alone has to look again.
+    /// From now on bytes may come by the ring, or go by TCP again: who waits for one alone has to look again.
     fn comes_into_play(_home: &Self::Home) {}
 }
 
@@ -122,7 +129,7 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     pause: AtomicU64,
     negotiation: Mutex<Option<Box<Negotiation>>>,
     reason: Mutex<FallbackReason>,
-    /// Copies of what the two mutexes hold, for a quick look. Once true, always true.
+    /// Copies of what the two mutexes hold, for a quick look. True once, if ever, and perhaps not to the end.
     reads_ring: AtomicBool,
     writes_ring: AtomicBool,
     /// The rings carry all of the connection, since before its first byte.
@@ -181,6 +188,16 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.phase() == Phase::Staying && !self.config.observe
     }
 
+    /// True once both directions have gone back to TCP, for good.
+    pub(crate) fn is_back(&self) -> bool {
+        self.phase() == Phase::Staying && self.ring.get().is_some()
+    }
+
+    /// True if bytes may come by TCP: they all do, or will once the ring is empty, or nothing is certain yet.
+    pub(crate) fn may_come_by_tcp(&self) -> bool {
+        !self.is_reading_ring() || self.ring.get().is_none_or(|ring| ring.connection().is_last())
+    }
+
     /// The TCP connection below.
     pub(crate) fn tcp(&self) -> &T {
         &self.tcp
@@ -209,12 +226,12 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// True once writing goes by the ring, and nobody else has the connection: then the ring can be written to directly.
+    /// True while writing goes by the ring, and nobody else has the connection: then the ring can be written to directly.
     pub(crate) fn writes_ring(&self) -> bool {
         self.writes_ring.load(Ordering::Acquire) && !self.is_shared()
     }
 
-    /// True once reading goes by the ring alone, and nobody else has the connection: then the ring can be read directly.
+    /// True while reading goes by the ring alone, and nobody else has the connection: then the ring can be read directly.
     pub(crate) fn reads_ring(&self) -> bool {
         self.reads_ring.load(Ordering::Acquire) && !self.is_shared()
     }
@@ -433,14 +450,18 @@ impl<R: Ring, T: Tcp> Drop for Hybrid<R, T> {
         if connection.is_abandoned() {
             return;
         }
+        // Others may have had it last; what this process knows would be old.
+        let turn = self.turn();
+        let is_lost = turn.is_err() || self.follow_in_turn().is_err();
         let inbound = lock(&self.inbound);
-        let unread = inbound.has_unread(connection, &*self.tcp);
-        if unread && inbound.watches_ring() {
+        let unread = is_lost || inbound.has_unread(connection, &*self.tcp);
+        if is_lost || (unread && inbound.watches_ring()) {
             // As the kernel does by itself if the data is in the TCP connection. That may live on without us, too.
             self.tcp.reset_on_close();
         }
         drop(inbound);
-        connection.will_close(unread || self.tcp.resets_on_close());
+        let in_tcp = connection.is_last() && self.tcp.has_unread();
+        connection.will_close(unread || in_tcp || self.tcp.resets_on_close());
         if !connection.has_peer_ended() && connection.interrupt().is_hung_up() {
             connection.peer_is_gone();
         }

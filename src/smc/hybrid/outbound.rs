@@ -10,6 +10,7 @@ use crate::{
     fault::fault,
     observe::Direction,
     smc::{
+        ConnectionError,
         connection::{Connection, Progress},
         words::{join, split, truth},
     },
@@ -46,6 +47,17 @@ impl Outbound {
         self.on_ring = true;
     }
 
+    /// TCP is all that there is to write to from now on.
+    pub(super) fn go_back(&mut self) {
+        self.on_ring = false;
+        self.stays = true;
+    }
+
+    /// Bytes that were given to TCP by other means.
+    pub(super) fn count(&mut self, bytes: u32) {
+        self.given += u64::from(bytes);
+    }
+
     /// All of it, for a snapshot.
     pub(super) fn to_words(self) -> [u64; 2] {
         [join(u32::from(self.on_ring), u32::from(self.stays)), self.given]
@@ -66,14 +78,16 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// As for TCP.
     pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<Progress> {
         let _turn = self.turn()?;
-        if self.is_writing_ring() {
-            return self.write_ring(bufs);
-        }
         loop {
+            if self.is_writing_ring() {
+                match self.write_ring(bufs)? {
+                    Some(progress) => return Ok(progress),
+                    None => self.write_back()?,
+                }
+            }
             let mut outbound = lock(&self.outbound);
             if outbound.on_ring || self.switch(&mut outbound, bufs) {
-                drop(outbound);
-                return self.write_ring(bufs);
+                continue;
             }
             match self.tcp.send(bufs) {
                 Ok(n) => {
@@ -98,13 +112,15 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
     }
 
-    fn write_ring(&self, bufs: &[IoSlice<'_>]) -> io::Result<Progress> {
-        let Some(ring) = self.ring.get() else { return Ok(Progress::Blocked) };
-        if ring.has_peer_left() && !ring.connection().has_peer_ended() {
+    /// `None` if the peer wants the bytes by TCP, or has got them so already.
+    fn write_ring(&self, bufs: &[IoSlice<'_>]) -> io::Result<Option<Progress>> {
+        let Some(ring) = self.ring.get() else { return Ok(Some(Progress::Blocked)) };
+        let connection = ring.connection();
+        if ring.has_peer_left() && !connection.has_peer_ended() && !connection.is_peer_leaving() {
             // Without a word; the kernel at its end of the TCP connection would say so to what is written now.
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        Ok(ring.connection().try_write(bufs)?)
+        or_back(connection.try_write(bufs))
     }
 
     /// Switches to the ring if the peer reads it and there is something to write. Once said, there is no way back.
@@ -156,11 +172,16 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         by_tcp: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Progress> {
         let _turn = self.turn()?;
+        if let Some(ring) = self.ring.get().filter(|_| self.is_writing_ring()) {
+            match or_back(ring.connection().try_write_urgent(byte))? {
+                Some(progress) => return Ok(progress),
+                None => self.write_back()?,
+            }
+        }
         let mut outbound = lock(&self.outbound);
         if outbound.on_ring {
-            drop(outbound);
-            let Some(ring) = self.ring.get() else { return Ok(Progress::Blocked) };
-            return Ok(ring.connection().try_write_urgent(byte)?);
+            // Another has switched just now; whoever calls again finds that.
+            return Ok(Progress::Blocked);
         }
         outbound.stays = true;
         by_tcp().map(|()| Progress::Done(1))
@@ -195,8 +216,12 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// True if something can be written, or an attempt would fail.
     pub(crate) fn is_writable(&self) -> bool {
         let Ok(_turn) = self.turn() else { return true };
-        match self.ring.get() {
-            Some(ring) if self.is_writing_ring() => ring.connection().is_writable(),
+        // So that who waits then waits for TCP.
+        if self.follow_in_turn().is_err() {
+            return true;
+        }
+        match self.ring.get().map(R::connection) {
+            Some(connection) if self.is_writing_ring() => connection.is_writable(),
             _ => self.tcp.is_writable(),
         }
     }
@@ -214,12 +239,22 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     /// If the device fails.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         let _turn = self.turn()?;
+        // Before the end, after which there is no way to do it.
+        self.follow_in_turn()?;
         let mut outbound = lock(&self.outbound);
         outbound.stays = true;
         match self.ring.get() {
             Some(ring) if outbound.on_ring => Ok(ring.connection().shutdown_write()?),
             _ => Ok(()),
         }
+    }
+}
+
+/// `None` if the bytes are to go by TCP again.
+fn or_back(written: Result<Progress, ConnectionError>) -> io::Result<Option<Progress>> {
+    match written {
+        Err(ConnectionError::BackOnTcp) => Ok(None),
+        other => Ok(Some(other?)),
     }
 }
 

@@ -45,14 +45,24 @@ pub(crate) trait Tcp {
     /// Writes as much as there is room for.
     fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// As [`Tcp::send`], whatever is believed of the room there is.
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(&[IoSlice::new(bytes)])
+    }
+
     /// True if something can be written, or an attempt would fail.
     fn is_writable(&self) -> bool {
         is_writable(self.socket())
     }
 
+    /// Bytes that have come and were not read.
+    fn unread(&self) -> usize {
+        ioctl_fionread(self.socket()).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX))
+    }
+
     /// True if something has come that was not read.
     fn has_unread(&self) -> bool {
-        ioctl_fionread(self.socket()).is_ok_and(|n| n > 0)
+        self.unread() > 0
     }
 
     /// Bytes read, by the kernel's count.
@@ -115,7 +125,8 @@ pub(crate) fn send(socket: impl AsFd, bufs: &[IoSlice<'_>]) -> io::Result<usize>
     })
 }
 
-fn is_writable(socket: BorrowedFd<'_>) -> bool {
+/// True if something can be written, or an attempt would fail.
+pub(crate) fn is_writable(socket: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
     // What cannot be asked would not wait either.
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)

@@ -9,7 +9,9 @@ static void count(int signal) { urgent++; }
 
 static void wait_urgent(int fd) {
     struct pollfd poll_fd = {fd, POLLPRI, 0};
-    int found = poll(&poll_fd, 1, 10000);
+    int found;
+    /* The signal may come while it sleeps, or before. */
+    while ((found = poll(&poll_fd, 1, 10000)) < 0 && errno == EINTR) {}
     note_poll("poll", found, poll_fd.revents);
 }
 

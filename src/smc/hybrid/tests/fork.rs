@@ -1,6 +1,8 @@
 //! A real fork: parent and child take turns on one connection, whose other end a third process has.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "failpoints")]
+use std::io::Read;
 use std::{
     io::IoSlice,
     net::{TcpListener, TcpStream},
@@ -33,12 +35,12 @@ type ForkHybrid = Hybrid<SimRing, TcpStream>;
 const TOTAL: u64 = 300_000;
 
 /// Runs this test of this binary in a process of its own, which has no other threads that tests run in.
-fn alone(name: &str, run: impl FnOnce()) {
+pub(super) fn alone(name: &str, run: impl FnOnce()) {
     const ROLE: &str = "SMCD_TEST_ROLE";
     if std::env::var_os(ROLE).is_some() {
         return run();
     }
-    let name = format!("smc::hybrid::tests::fork::{name}");
+    let name = format!("smc::hybrid::tests::{name}");
     let mut alone = Command::new(std::env::current_exe().unwrap());
     let starting = lock(&STARTING);
     let mut process = alone.args(["--exact", &name, "--test-threads=1"]).env(ROLE, "").spawn().unwrap();
@@ -66,10 +68,20 @@ fn in_child(run: impl FnOnce()) -> ! {
 
 impl Child {
     fn ends_well(self) {
+        assert_eq!(self.status(), 0, "a child has failed");
+    }
+
+    /// Is killed, or ends well.
+    #[cfg(feature = "failpoints")]
+    fn dies(self, is_killed: bool) {
+        assert_eq!(self.status(), if is_killed { libc::SIGKILL } else { 0 });
+    }
+
+    fn status(self) -> i32 {
         let mut status = 0;
         // SAFETY: the pointer is valid for the time of the call.
         assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0);
-        assert_eq!(status, 0, "a child has failed");
+        status
     }
 }
 
@@ -243,12 +255,12 @@ fn inherits_nothing_for_new_connections(stack: &Stack, of_parent: Gid) {
 
 #[test]
 fn the_child_goes_on() {
-    alone("the_child_goes_on", || take_turns(true));
+    alone("fork::the_child_goes_on", || take_turns(true));
 }
 
 #[test]
 fn the_parent_goes_on() {
-    alone("the_parent_goes_on", || take_turns(false));
+    alone("fork::the_parent_goes_on", || take_turns(false));
 }
 
 /// A message each way.
@@ -294,4 +306,139 @@ fn a_handshake_that_was_broken_off_begins_anew() {
         }
     }
     assert!(begun > 3);
+}
+
+/// A process is killed while it gives its connection back. The other reads all that it wrote, and then the end.
+#[cfg(feature = "failpoints")]
+#[test]
+fn one_may_die_on_the_way_back() {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    alone("fork::one_may_die_on_the_way_back", || {
+        for point in ["leaving-said", "ring-left", "back-said", "none"] {
+            let stacks = pair::stacks();
+            let ends = ends(&stacks);
+            (0..5).for_each(|_| exchange(&ends));
+            assert!(ends.iter().all(|end| end.reads_ring() && end.writes_ring()));
+            let [ours, theirs] = ends;
+            // On the way to the one that dies.
+            theirs.try_write(&[IoSlice::new(&[0; 100])]).unwrap();
+            let Some(child) = fork() else {
+                in_child(|| {
+                    theirs.abandon();
+                    drop(theirs);
+                    ours.try_write(&[IoSlice::new(&[1; 1000])]).unwrap();
+                    fail::cfg_callback(point, || kill_process(getpid(), Signal::KILL).unwrap()).unwrap();
+                    assert_eq!(super::demote(&ours), [0; 100]);
+                    assert_eq!(point, "none", "does not come by");
+                    ours.try_write(&[IoSlice::new(&[2; 1000])]).unwrap();
+                })
+            };
+            ours.abandon();
+            drop(ours);
+            child.dies(point != "none");
+            let mut got = Vec::new();
+            while matches!(theirs.try_read(&mut got), Ok(Progress::Done(n)) if n > 0) {}
+            let all = if point == "none" { [[1; 1000], [2; 1000]].concat() } else { vec![1; 1000] };
+            assert!(got == all, "{point}: {} bytes", got.len());
+            assert_eq!(theirs.try_read(&mut got).unwrap(), Progress::Eof, "{point}");
+        }
+    });
+}
+
+/// As before, but it is the other end that is killed, while it takes back what was not read.
+#[cfg(feature = "failpoints")]
+#[test]
+fn one_may_die_as_it_takes_back_what_was_not_read() {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    alone("fork::one_may_die_as_it_takes_back_what_was_not_read", || {
+        for point in ["return-taken", "return-sent", "return-said", "back-said", "none"] {
+            let stacks = pair::stacks();
+            let ends = ends(&stacks);
+            (0..5).for_each(|_| exchange(&ends));
+            let [ours, theirs] = ends;
+            let Some(child) = fork() else {
+                in_child(|| {
+                    ours.abandon();
+                    drop(ours);
+                    theirs.try_write(&[IoSlice::new(&[1; 10_000])]).unwrap();
+                    fail::cfg_callback(point, || kill_process(getpid(), Signal::KILL).unwrap()).unwrap();
+                    let wait = within_time();
+                    while theirs.writes_ring() {
+                        assert!(!theirs.is_readable());
+                        wait();
+                    }
+                    assert_eq!(point, "none", "does not come by");
+                    theirs.try_write(&[IoSlice::new(&[2; 1000])]).unwrap();
+                })
+            };
+            theirs.abandon();
+            drop(theirs);
+            let (wait, mut got) = (within_time(), vec![0; 10]);
+            while ours.unread() < 10_000 {
+                wait();
+            }
+            ours.try_read(&mut &mut got[..]).unwrap();
+            let result = ours.demote(0, Duration::from_secs(10));
+            let is_whole = result.is_ok();
+            assert_eq!(
+                is_whole,
+                ["return-said", "back-said", "none"].contains(&point),
+                "{point}: {result:?}"
+            );
+            child.dies(point != "none");
+            while matches!(ours.try_read(&mut got), Ok(Progress::Done(n)) if n > 0) {}
+            let all = [vec![1; 10_000], vec![2; if point == "none" { 1000 } else { 0 }]].concat();
+            assert!(got == all, "{point}: {} bytes", got.len());
+            assert_eq!(ours.try_read(&mut got).unwrap(), Progress::Eof, "{point}");
+        }
+    });
+}
+
+/// Who asks for what it has not read is killed, while the other end takes it back. That one reads all that it wrote.
+#[cfg(feature = "failpoints")]
+#[test]
+fn one_may_die_as_it_asks_for_what_it_has_not_read() {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    alone("fork::one_may_die_as_it_asks_for_what_it_has_not_read", || {
+        for point in ["leaving-wanted", "leaving-said", "ring-left", "back-said", "none"] {
+            let stacks = pair::stacks();
+            let ends = ends(&stacks);
+            (0..5).for_each(|_| exchange(&ends));
+            let [ours, theirs] = ends;
+            theirs.try_write(&[IoSlice::new(&[0; 100])]).unwrap();
+            let Some(child) = fork() else {
+                in_child(|| {
+                    theirs.abandon();
+                    drop(theirs);
+                    ours.try_write(&[IoSlice::new(&[1; 1000])]).unwrap();
+                    fail::cfg_callback(point, || kill_process(getpid(), Signal::KILL).unwrap()).unwrap();
+                    ours.demote(0, Duration::from_secs(10)).unwrap();
+                    assert_eq!(point, "none", "does not come by");
+                    let mut got = [9; 100];
+                    (&*ours.tcp).read_exact(&mut got).unwrap();
+                    assert_eq!(got, [0; 100]);
+                    ours.try_write(&[IoSlice::new(&[2; 1000])]).unwrap();
+                })
+            };
+            ours.abandon();
+            drop(ours);
+            let (wait, mut got) = (within_time(), Vec::new());
+            let end = loop {
+                match theirs.try_read(&mut got) {
+                    Ok(Progress::Done(_)) => {}
+                    Ok(Progress::Blocked) => wait(),
+                    end => break end,
+                }
+            };
+            child.dies(point != "none");
+            let all = if point == "none" { [[1; 1000], [2; 1000]].concat() } else { vec![1; 1000] };
+            assert!(got == all, "{point}: {} bytes", got.len());
+            // What TCP has brought and nobody has read makes it a reset.
+            let is_reset = matches!(&end, Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset);
+            assert!(is_reset || matches!(end, Ok(Progress::Eof)), "{point}: {end:?}");
+        }
+    });
 }

@@ -2,7 +2,10 @@
 //! delivers at once; the rings are real. Each end may be several processes, which hold the same connection since a fork
 //! and take turns.
 
+mod demotion;
 mod fork;
+mod peers;
+mod returning;
 mod snapshots;
 
 use std::{
@@ -10,18 +13,20 @@ use std::{
     io::{self, IoSlice},
     os::fd::BorrowedFd,
     sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 
 use bytes::BufMut;
 use proptest::prelude::*;
 
-use super::{Hybrid, Ring, Tcp, lock, snapshot::Snapshot};
+use super::{DemoteError, Hybrid, Ring, Tcp, lock, snapshot::Snapshot};
 use crate::{
     Promotion, SmcConfig, Stack, Transport,
     smc::{
         connection::{Connection, Progress},
         established::Established,
         pair::{self, End},
+        returning::Stand,
     },
 };
 
@@ -58,9 +63,18 @@ impl Wire {
 struct SimTcp {
     wire: Arc<Mutex<Wire>>,
     side: usize,
+    /// What others do just before it is asked how much it holds, just after, and just before it is read.
+    meanwhile: [Mutex<Option<Meanwhile>>; 3],
 }
 
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
 impl SimTcp {
+    fn happen(&self, at: usize) {
+        let meanwhile = lock(&self.meanwhile[at]).take();
+        meanwhile.into_iter().for_each(|meanwhile| meanwhile());
+    }
+
     fn look(&self, dst: &mut impl BufMut, take: bool) -> io::Result<usize> {
         let mut wire = lock(&self.wire);
         let pipe = &mut wire.into[self.side];
@@ -87,6 +101,7 @@ impl Tcp for SimTcp {
     }
 
     fn receive(&self, dst: &mut impl BufMut) -> io::Result<usize> {
+        self.happen(2);
         self.look(dst, true)
     }
 
@@ -114,8 +129,11 @@ impl Tcp for SimTcp {
         lock(&self.wire).into[1 - self.side].bytes.len() < ROOM
     }
 
-    fn has_unread(&self) -> bool {
-        !lock(&self.wire).into[self.side].bytes.is_empty()
+    fn unread(&self) -> usize {
+        self.happen(0);
+        let unread = lock(&self.wire).into[self.side].bytes.len();
+        self.happen(1);
+        unread
     }
 
     fn taken(&self) -> io::Result<u64> {
@@ -230,6 +248,12 @@ impl Processes {
         result
     }
 
+    /// The only process.
+    fn into_one(mut self) -> SimHybrid {
+        assert_eq!(self.all.len(), 1);
+        self.all.remove(0)
+    }
+
     fn leave(&mut self) {
         self.left = self.all[self.last].snapshot().to_words();
     }
@@ -251,7 +275,9 @@ impl Drop for Processes {
         while self.all.len() > 1 {
             self.abandon(0);
         }
-        self.run(0, |_| ());
+        if !self.all.is_empty() {
+            self.run(0, |_| ());
+        }
     }
 }
 
@@ -275,11 +301,30 @@ enum Op {
     Leave {
         reading: bool,
     },
+    /// The connection is given back to TCP, if no more than so many bytes are left in the ring. Meanwhile the other end
+    /// does this.
+    Demote(usize, Meantime),
+    /// Once it was, it need not be known here any more.
+    LetGo,
+}
+
+/// What one end does while the other waits for it.
+#[derive(Clone, Copy, Debug)]
+enum Meantime {
+    Nothing,
+    Look,
+    Peek,
+    Write(usize),
+    Close,
+    Kill,
 }
 
 /// One side: what it has written and read, and what has become of it.
 struct Side {
     processes: Option<Processes>,
+    tcp: Arc<SimTcp>,
+    /// It was given back to TCP. Once it was let go of, these bytes come before what TCP brings.
+    left: Option<VecDeque<u8>>,
     /// Kept, so that nothing of it happens.
     killed: Option<Processes>,
     written: usize,
@@ -302,10 +347,103 @@ fn byte(side: usize, at: usize) -> u8 {
     ((at * 2 + side).wrapping_mul(0x9e37_79b9) >> 23) as u8
 }
 
+/// Bytes of the stream in the ring of one that reads there, or will.
+fn in_ring<R: Ring, T: Tcp>(hybrid: &Hybrid<R, T>) -> usize {
+    let ring = hybrid.ring().filter(|_| hybrid.watches_ring());
+    ring.map_or(0, |ring| ring.connection().unread().unwrap() as usize)
+}
+
+/// Takes what is to be read before all that comes by TCP from now on.
+fn take_left<R: Ring, T: Tcp>(hybrid: &Hybrid<R, T>) -> Vec<u8> {
+    let mut left = Vec::new();
+    while in_ring(hybrid) > 0 {
+        hybrid.try_read(&mut (&mut left).limit(10_000)).unwrap();
+    }
+    left
+}
+
+/// Gives the connection back to TCP, without waiting for the other end, and takes what was left.
+fn demote<R: Ring, T: Tcp>(hybrid: &Hybrid<R, T>) -> Vec<u8> {
+    let in_ring = hybrid.demote(usize::MAX, Duration::ZERO).unwrap();
+    let left = take_left(hybrid);
+    assert!(left.len() >= in_ring);
+    left
+}
+
 /// For one test: what the others leave there is found by whoever is next.
 fn stacks() -> &'static [Arc<Stack>; 2] {
     static STACKS: OnceLock<[Arc<Stack>; 2]> = OnceLock::new();
     STACKS.get_or_init(pair::stacks)
+}
+
+impl Side {
+    fn side(&self) -> usize {
+        self.tcp.side
+    }
+
+    fn write(&mut self, which: usize, len: usize, peer_gone: bool) {
+        if self.shut || self.gone {
+            return;
+        }
+        let data: Vec<u8> = (self.written..self.written + len).map(|at| byte(self.side(), at)).collect();
+        let (first, second) = data.split_at(len / 3);
+        let bufs = [IoSlice::new(first), IoSlice::new(second)];
+        let result = match &mut self.processes {
+            Some(processes) => processes.run(which, |hybrid| hybrid.try_write(&bufs)),
+            None => attempt(self.tcp.send(&bufs)),
+        };
+        match result {
+            Ok(Progress::Done(n)) => {
+                assert!(n <= len && (n > 0 || len == 0));
+                self.written += n;
+            }
+            Ok(Progress::Blocked) => assert!(len > 0),
+            Ok(Progress::Eof) => panic!("a write has no end"),
+            Err(error) => assert!(peer_gone, "{error}"),
+        }
+    }
+
+    /// Closes, with something unread or not, as the stream goes.
+    fn close(&mut self, which: usize, unread: bool) {
+        if self.gone {
+            return;
+        }
+        // Bytes that TCP knows nothing of are no matter of its.
+        let in_tcp = !lock(&self.tcp.wire).into[self.side()].bytes.is_empty();
+        let in_ring = |all: &mut Processes| all.run(which, |one| in_ring(one) > 0);
+        let is_left = self.processes.as_mut().is_some_and(in_ring);
+        self.rude = if self.left.is_some() { in_tcp || is_left } else { unread };
+        self.processes = None;
+        self.gone = true;
+        lock(&self.tcp.wire).close(self.side());
+    }
+
+    fn kill(&mut self) {
+        if !self.gone {
+            self.killed = self.processes.take();
+            self.gone = true;
+            lock(&self.tcp.wire).close(self.side());
+        }
+    }
+
+    /// Does something while the other end waits.
+    fn pass_time(&mut self, which: usize, meantime: Meantime, unread: bool) {
+        match meantime {
+            Meantime::Write(len) => self.write(which, len, false),
+            Meantime::Close => self.close(which, unread),
+            Meantime::Kill => self.kill(),
+            _ => {}
+        }
+        let side = self.side();
+        let Some(processes) = &mut self.processes else { return };
+        let has_looked = processes.run(which, |hybrid| match meantime {
+            Meantime::Look => hybrid.is_readable(),
+            Meantime::Peek => hybrid.try_peek(&mut &mut [0; 9][..]).is_ok(),
+            _ => false,
+        });
+        // An end that was seen stays one, whatever comes after it.
+        self.ended |= has_looked && lock(&self.tcp.wire).into[side].fin;
+    }
 }
 
 impl Model {
@@ -318,9 +456,11 @@ impl Model {
         let gids = [0, 1].map(|i: usize| stacks[i].devices()[0].gid());
         let mut ends = pair::connect(stacks, [16 * 1024; 2]).map(Some);
         let sides = [0, 1].map(|side: usize| {
-            let tcp = Arc::new(SimTcp { wire: wire.clone(), side });
+            let tcp = Arc::new(SimTcp { wire: wire.clone(), side, meanwhile: Default::default() });
             Side {
-                processes: ends[side].take().map(|end| Processes::new(tcp, end, gids[1 - side])),
+                processes: ends[side].take().map(|end| Processes::new(tcp.clone(), end, gids[1 - side])),
+                tcp,
+                left: None,
                 killed: None,
                 written: 0,
                 read: 0,
@@ -336,67 +476,92 @@ impl Model {
     fn step(&mut self, (side, which): (usize, usize), op: Op) {
         let unread = self.sides[1 - side].written > self.sides[side].read;
         let this = &mut self.sides[side];
-        let Some(processes) = &mut this.processes else { return };
+        if this.gone {
+            return;
+        }
         match op {
-            Op::Write(len) => self.write((side, which), len),
-            Op::Read(len) => _ = self.read((side, which), len, true),
-            Op::Peek(len) => _ = self.read((side, which), len, false),
-            Op::Agree => processes.agree(),
-            Op::Fork => processes.fork(),
-            Op::Abandon => processes.abandon(which),
+            Op::Write(len) => return self.write((side, which), len),
+            Op::Read(len) | Op::Peek(len) => {
+                self.read((side, which), len, matches!(op, Op::Read(_)));
+                return;
+            }
             Op::Shutdown => {
-                processes.run(which, |hybrid| hybrid.shutdown_write().unwrap());
+                this.processes.iter_mut().for_each(|all| all.run(which, |one| one.shutdown_write().unwrap()));
                 this.shut = true;
                 lock(&self.wire).into[1 - side].fin = true;
             }
-            Op::Close => {
-                this.rude = unread;
-                this.processes = None;
-                this.gone = true;
-                lock(&self.wire).close(side);
+            Op::Close => this.close(which, unread),
+            Op::Kill => this.kill(),
+            Op::LetGo => {
+                if let (Some(left), Some(processes)) = (&mut this.left, &mut this.processes) {
+                    left.extend(processes.run(which, take_left));
+                    this.processes = None;
+                }
             }
-            Op::Kill => {
-                this.killed = this.processes.take();
-                this.gone = true;
-                lock(&self.wire).close(side);
-            }
+            _ => {}
+        }
+        let Some(processes) = &mut this.processes else { return };
+        match op {
+            Op::Agree => processes.agree(),
+            Op::Fork => processes.fork(),
+            Op::Abandon => processes.abandon(which),
             Op::Leave { reading } => {
                 _ = processes.run(which, |hybrid| hybrid.leave_to_application(reading, !reading));
             }
+            Op::Demote(most, meantime) => self.demote((side, which), most, meantime),
+            _ => {}
+        }
+    }
+
+    fn demote(&mut self, (side, which): (usize, usize), most: usize, meantime: Meantime) {
+        let [left, right] = &mut self.sides;
+        let (this, peer) = if side == 0 { (left, right) } else { (right, left) };
+        let Some(processes) = &mut this.processes else { return };
+        let mut tries = 2;
+        let mut pause = |_: Duration, _: Stand| {
+            tries -= 1;
+            peer.pass_time(which, meantime, this.written > peer.read);
+            tries > 0
+        };
+        let result = processes.run(which, |hybrid| hybrid.demote_with(most, &mut pause));
+        match result {
+            Ok(left) => {
+                assert!(left <= most);
+                processes.run(which, |hybrid| assert_eq!(in_ring(hybrid), left));
+                this.left.get_or_insert_default();
+            }
+            Err(error) => assert!(matches!(error, DemoteError::Unread(left) if left > most), "{error}"),
         }
     }
 
     fn write(&mut self, (side, which): (usize, usize), len: usize) {
         let peer_gone = self.sides[1 - side].gone;
-        let this = &mut self.sides[side];
-        let Some(processes) = &mut this.processes else { return };
-        if this.shut {
-            return;
-        }
-        let data: Vec<u8> = (this.written..this.written + len).map(|at| byte(side, at)).collect();
-        let (first, second) = data.split_at(len / 3);
-        let bufs = [IoSlice::new(first), IoSlice::new(second)];
-        match processes.run(which, |hybrid| hybrid.try_write(&bufs)) {
-            Ok(Progress::Done(n)) => {
-                assert!(n <= len && (n > 0 || len == 0));
-                this.written += n;
-            }
-            Ok(Progress::Blocked) => assert!(len > 0),
-            Ok(Progress::Eof) => panic!("a write has no end"),
-            Err(error) => assert!(peer_gone, "{error}"),
-        }
+        self.sides[side].write(which, len, peer_gone);
     }
 
     /// Reads, or looks, and checks what came. False once the stream has ended.
     fn read(&mut self, (side, which): (usize, usize), len: usize, take: bool) -> bool {
         let [left, right] = &mut self.sides;
         let (this, peer) = if side == 0 { (left, right) } else { (right, left) };
-        let Some(processes) = &mut this.processes else { return false };
+        if this.gone {
+            return false;
+        }
         let mut buf = vec![0; len];
-        let result = processes.run(which, |hybrid| {
-            let mut dst = &mut buf[..];
-            if take { hybrid.try_read(&mut dst) } else { hybrid.try_peek(&mut dst) }
-        });
+        let mut dst = &mut buf[..];
+        let result =
+            match (this.left.as_mut().filter(|left| !left.is_empty()), &mut this.processes) {
+                (Some(left), _) => {
+                    let n = len.min(left.len());
+                    dst.put_slice(&left.make_contiguous()[..n]);
+                    left.drain(..if take { n } else { 0 });
+                    Ok(Progress::Done(n))
+                }
+                (None, Some(processes)) => processes.run(which, |hybrid| {
+                    if take { hybrid.try_read(&mut dst) } else { hybrid.try_peek(&mut dst) }
+                }),
+                (None, None) if len == 0 => Ok(Progress::Done(0)),
+                (None, None) => ended(attempt(this.tcp.look(&mut dst, take))),
+            };
         let unread = peer.written - this.read;
         match result {
             Ok(Progress::Done(n)) => {
@@ -437,11 +602,22 @@ impl Model {
                     break;
                 }
             }
-            assert!(
-                self.sides[side].processes.is_none() || self.sides[side].read == self.sides[1 - side].written
-            );
+            assert!(self.sides[side].gone || self.sides[side].read == self.sides[1 - side].written);
         }
     }
+}
+
+/// What TCP says of an attempt.
+fn attempt(result: io::Result<usize>) -> io::Result<Progress> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Progress::Blocked),
+        other => other.map(Progress::Done),
+    }
+}
+
+/// Nothing read is the end.
+fn ended(result: io::Result<Progress>) -> io::Result<Progress> {
+    result.map(|progress| if progress == Progress::Done(0) { Progress::Eof } else { progress })
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -456,6 +632,19 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Close),
         1 => Just(Op::Kill),
         1 => any::<bool>().prop_map(|reading| Op::Leave { reading }),
+        2 => (prop_oneof![Just(0), Just(usize::MAX)], meantime()).prop_map(|(most, peer)| Op::Demote(most, peer)),
+        1 => Just(Op::LetGo),
+    ]
+}
+
+fn meantime() -> impl Strategy<Value = Meantime> {
+    prop_oneof![
+        2 => Just(Meantime::Nothing),
+        4 => Just(Meantime::Look),
+        2 => Just(Meantime::Peek),
+        4 => (0..6000usize).prop_map(Meantime::Write),
+        1 => Just(Meantime::Close),
+        1 => Just(Meantime::Kill),
     ]
 }
 
