@@ -233,7 +233,7 @@ fn option_invented_on_the_way_back_costs_one_more_connection() {
         let (client, server) =
             tokio::join!(SmcStackStream::connect(&net.client, v4(2), &client_config), server);
         let client = client.unwrap();
-        assert_eq!((reason(&client), reason(&server)), (Some(NOT_SMC), Some(NOT_SMC)));
+        assert_eq!((reason(&client), reason(&server)), (Some(FallbackReason::OptionEchoed), Some(NOT_SMC)));
         exchange(client, server, 50_000).await;
     });
 }

@@ -81,6 +81,16 @@ fn host_that_answers_with_something_else_costs_next_to_nothing() {
 }
 
 #[test]
+fn host_that_sends_back_what_it_gets_costs_next_to_nothing() {
+    simulated(costs(Duration::ZERO, Duration::from_secs(1), async |mut tcp| {
+        let mut got = [0; 1024];
+        let n = tcp.read(&mut got).await.unwrap();
+        tcp.write_all(&got[..n]).await.unwrap();
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+    }));
+}
+
+#[test]
 fn host_that_hangs_up_costs_next_to_nothing() {
     simulated(costs(Duration::ZERO, Duration::from_secs(1), async |tcp| drop(tcp)));
 }
