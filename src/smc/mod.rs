@@ -4,7 +4,8 @@
 //! connection joins it to the memory that a DIBS device shares. On top of that, streams and listeners of tokio wait,
 //! and establish connections by CLC. Those that block are in [`blocking`](crate::blocking).
 
-// What tells whether a stream is ready, urgent bytes, and the handshake in band have no front end but that of tokio.
+// What tells whether a stream is ready, urgent bytes, and the handshake with prior knowledge have no front end but that of
+// tokio.
 #![cfg_attr(not(feature = "tokio"), allow(dead_code))]
 
 pub(crate) mod awake;
