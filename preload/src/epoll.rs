@@ -9,7 +9,6 @@
 //! a while, and each one before the program sleeps, is armed, looked at once more, and left to its doorbell.
 
 use std::{
-    collections::HashMap,
     fs,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::{
@@ -34,6 +33,7 @@ use crate::{
     settings,
     stream::Stream,
     watch::{Interest, Watches},
+    watchers::HeldWatchers,
 };
 
 /// What the shadow is known by in the program's instance. The program has numbers of its own; that one of them is this
@@ -94,13 +94,19 @@ struct Shadow {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Connections that the kernel watches, by descriptor.
-    kernel: HashMap<c_int, Interest>,
-    /// Those that we watch.
+    /// The connections that we watch.
     watches: Watches,
     /// Instances within this one.
     nested: Vec<(c_int, Weak<Epoll>)>,
     calls: u32,
+}
+
+/// What came of a change.
+enum Controlled {
+    /// There is one more connection to watch.
+    Added,
+    /// It was known before.
+    Known,
 }
 
 /// How long to ask the kernel for.
@@ -135,63 +141,75 @@ impl Epoll {
         stream: &Arc<Stream>,
         kernel: impl FnOnce() -> c_int,
     ) -> Result<c_int, Errno> {
-        let mut state = self.state();
         let interest = event.map(|event| Interest { events: event.events, data: event.u64 });
+        // Held while the kernel does it: who takes the connection over finds what the kernel watches it for.
+        let mut watchers = stream.watchers.hold();
+        if stream.raw.has_rings() {
+            let mut state = self.state();
+            if let Some(done) = self.control_own(&mut state, op, fd, interest, stream, &mut watchers) {
+                let is_new = matches!(done, Ok(Controlled::Added));
+                drop((state, watchers));
+                if is_new {
+                    // What the kernel tells of a new member is nothing new.
+                    self.take_in();
+                }
+                return done.map(|_| 0);
+            }
+        }
+        let result = kernel();
+        if result == 0 {
+            match interest {
+                Some(interest) if op != libc::EPOLL_CTL_DEL => watchers.add(self, fd, Some(interest)),
+                _ => watchers.remove(self, fd),
+            }
+        }
+        Ok(result)
+    }
+
+    /// Does it where the kernel does not watch the connection; `None` if it does, or is to.
+    fn control_own(
+        self: &Arc<Self>,
+        state: &mut State,
+        op: c_int,
+        fd: c_int,
+        interest: Option<Interest>,
+        stream: &Arc<Stream>,
+        watchers: &mut HeldWatchers<'_>,
+    ) -> Option<Result<Controlled, Errno>> {
         let (is_known, is_in) = (state.watches.knows(fd), state.watches.has(fd));
-        match (op, interest) {
+        Some(match (op, interest) {
             (libc::EPOLL_CTL_ADD, Some(interest)) if is_known || !stream.is_with_kernel() => {
                 if !interest.is_allowed() {
-                    return Err(Errno::INVAL);
+                    return Some(Err(Errno::INVAL));
                 }
-                if is_in || state.kernel.contains_key(&fd) {
-                    return Err(Errno::EXIST);
+                if is_in || watchers.has_kernel(self, fd) {
+                    return Some(Err(Errno::EXIST));
                 }
                 if is_known {
                     state.watches.modify(fd, Some(interest));
                     self.wake();
-                } else {
-                    self.watch(&mut state, fd, stream, interest)?;
-                    drop(state);
-                    stream.add_watcher(self, fd);
-                    // What the kernel tells of a new member is nothing new.
-                    self.take_in();
+                    return Some(Ok(Controlled::Known));
                 }
-                Ok(0)
+                self.watch(state, fd, stream, interest).map(|()| {
+                    watchers.add(self, fd, None);
+                    Controlled::Added
+                })
             }
             (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, _) if is_known && !is_in => Err(Errno::NOENT),
             (libc::EPOLL_CTL_MOD, Some(interest)) if is_in => {
                 if interest.is_exclusive() || state.watches.is_exclusive(fd) {
-                    return Err(Errno::INVAL);
+                    return Some(Err(Errno::INVAL));
                 }
                 state.watches.modify(fd, Some(interest));
                 self.wake();
-                Ok(0)
+                Ok(Controlled::Known)
             }
             (libc::EPOLL_CTL_DEL, _) if is_in => {
                 state.watches.modify(fd, None);
-                Ok(0)
+                Ok(Controlled::Known)
             }
-            _ => {
-                let result = kernel();
-                if result == 0 {
-                    match interest {
-                        Some(interest) if op != libc::EPOLL_CTL_DEL => {
-                            state.kernel.insert(fd, interest);
-                        }
-                        _ => {
-                            state.kernel.remove(&fd);
-                        }
-                    }
-                    drop(state);
-                    match op {
-                        libc::EPOLL_CTL_ADD => stream.add_watcher(self, fd),
-                        libc::EPOLL_CTL_DEL => stream.remove_watcher(self, fd),
-                        _ => {}
-                    }
-                }
-                Ok(result)
-            }
-        }
+            _ => return None,
+        })
     }
 
     /// Another instance was put into this one, or taken out.
@@ -205,9 +223,9 @@ impl Epoll {
     }
 
     /// A connection that the kernel has watched has got rings.
-    pub(crate) fn take_over(&self, fd: c_int, stream: &Arc<Stream>) {
+    /// [`Epoll::take_in`] is to follow.
+    pub(crate) fn take_over(&self, fd: c_int, stream: &Arc<Stream>, mut interest: Interest) {
         let mut state = self.state();
-        let Some(mut interest) = state.kernel.remove(&fd) else { return };
         if interest.is_once() && self.has_fired(fd) {
             interest.fire();
         }
@@ -217,8 +235,6 @@ impl Epoll {
         if !left || self.watch(&mut state, fd, stream, interest).is_err() {
             settings::say(|| format!("epoll: fd {fd} could not be taken over"));
         }
-        drop(state);
-        self.take_in();
     }
 
     /// True if a one-shot interest has fired, by what the kernel says of the instance.
@@ -285,7 +301,6 @@ impl Epoll {
     /// The program has closed a connection.
     pub(crate) fn forget(&self, fd: c_int) {
         let mut state = self.state();
-        state.kernel.remove(&fd);
         self.unwatch(&mut state, fd);
     }
 
@@ -457,7 +472,7 @@ impl Epoll {
     }
 
     /// Takes in the news that the shadow has.
-    fn take_in(&self) {
+    pub(crate) fn take_in(&self) {
         let Some(shadow) = self.shadow.get() else { return };
         loop {
             let mut events: Vec<epoll::Event> = Vec::with_capacity(BATCH);

@@ -23,3 +23,4 @@ mod start;
 mod stream;
 mod table;
 mod watch;
+mod watchers;

@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -27,11 +27,11 @@ use smcd::{
 };
 
 use crate::{
-    epoll::Epoll,
     family::{self, Member, Slot, SlotBaton},
     fork,
     iov::Room,
     settings, signals,
+    watchers::Watchers,
 };
 
 /// Bytes that are read at a time when they are only to be thrown away.
@@ -78,8 +78,8 @@ pub(crate) struct Stream {
     slot: Mutex<Option<&'static Slot>>,
     /// Descriptors of the program that are this socket.
     numbers: Mutex<Vec<c_int>>,
-    /// Epoll instances that watch it, and the descriptor that they know it by.
-    watchers: Mutex<Vec<(Weak<Epoll>, c_int)>>,
+    /// Epoll instances that watch it.
+    pub(crate) watchers: Watchers,
     /// Copies of options of the socket, once there are rings.
     nonblocking: AtomicBool,
     receive_limit: AtomicU64,
@@ -114,7 +114,7 @@ impl Stream {
             raw,
             slot: Mutex::new(slot),
             numbers: Mutex::new(numbers),
-            watchers: Mutex::default(),
+            watchers: Watchers::default(),
             nonblocking: AtomicBool::new(false),
             receive_limit: AtomicU64::new(0),
             send_limit: AtomicU64::new(0),
@@ -185,14 +185,7 @@ impl Stream {
     pub(crate) fn remove_number(&self, fd: c_int) -> bool {
         let mut numbers = lock(&self.numbers);
         numbers.retain(|number| *number != fd);
-        let mut watchers = lock(&self.watchers);
-        watchers.retain(|(epoll, number)| {
-            let is_it = *number == fd;
-            if is_it && let Some(epoll) = epoll.upgrade() {
-                epoll.forget(fd);
-            }
-            !is_it
-        });
+        self.watchers.forget(fd);
         match numbers.first() {
             Some(first) => {
                 // SAFETY: as in `new`.
@@ -216,19 +209,6 @@ impl Stream {
             self.raw.abandon();
         }
         slot.leave();
-    }
-
-    /// An epoll instance watches the socket under this number.
-    pub(crate) fn add_watcher(&self, epoll: &Arc<Epoll>, fd: c_int) {
-        let mut watchers = lock(&self.watchers);
-        watchers.retain(|(watcher, _)| watcher.strong_count() > 0);
-        watchers.push((Arc::downgrade(epoll), fd));
-    }
-
-    /// It does no longer.
-    pub(crate) fn remove_watcher(&self, epoll: &Arc<Epoll>, fd: c_int) {
-        lock(&self.watchers)
-            .retain(|(watcher, number)| *number != fd || !std::ptr::eq(watcher.as_ptr(), Arc::as_ptr(epoll)));
     }
 
     /// The connection stays TCP, if it still is.
@@ -260,7 +240,7 @@ impl Stream {
         }
         let left = demote(&self.raw);
         // What they wait for may come elsewhere now.
-        self.wake_watchers();
+        self.watchers.wake();
         settings::say(|| match &left {
             Ok(0) => format!("{} tcp again: {why}", self.number()),
             Ok(left) => format!("{} tcp again, after {left} bytes: {why}", self.number()),
@@ -276,15 +256,10 @@ impl Stream {
             let this = Arc::downgrade(self);
             self.raw.on_clear(move || {
                 if let Some(stream) = this.upgrade() {
-                    stream.wake_watchers();
+                    stream.watchers.wake();
                 }
             });
-            let watchers: Vec<_> = lock(&self.watchers).clone();
-            for (epoll, fd) in watchers {
-                if let Some(epoll) = epoll.upgrade() {
-                    epoll.take_over(fd, self);
-                }
-            }
+            self.watchers.take_over(self);
             settings::say(|| format!("{} promoted", self.number()));
         }
     }
@@ -624,15 +599,6 @@ impl Stream {
 
     fn has_hung_up(&self) -> bool {
         self.ends.load(Ordering::Relaxed) & PollFlags::HUP.bits() != 0
-    }
-
-    /// Has those who watch this by epoll look for themselves: what woke them may be gone.
-    pub(crate) fn wake_watchers(&self) {
-        for (epoll, fd) in &*lock(&self.watchers) {
-            if let Some(epoll) = epoll.upgrade() {
-                epoll.look_at(*fd);
-            }
-        }
     }
 }
 

@@ -1,11 +1,9 @@
 //! The connections that an epoll instance watches by itself.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use libc::{c_int, c_short, epoll_event};
+use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 use smcd::raw::Cause;
@@ -149,8 +147,9 @@ impl Watch {
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
     all: Slab<Watch>,
-    by_fd: HashMap<c_int, usize>,
-    by_stream: HashMap<u64, SmallVec<[usize; 1]>>,
+    // Numbers and addresses are not for others to choose: no need for a hash that withstands that.
+    by_fd: FxHashMap<c_int, usize>,
+    by_stream: FxHashMap<u64, SmallVec<[usize; 1]>>,
     /// Those that are looked at each time, in turns.
     hot: VecDeque<usize>,
 }

@@ -63,11 +63,11 @@ const PREAMBLE: usize = 8;
 const EAGER_CALLS: u32 = 16;
 
 /// At least one of so many calls looks at the side channel.
-const RARE_CALLS: u32 = 256;
+const RARE_CALLS: u32 = 1024;
 
 /// Between looks that time is the reason for, in nanoseconds: at first, and at most.
 const LEAST_PAUSE: u64 = 500_000;
-const MOST_PAUSE: u64 = 100_000_000;
+const MOST_PAUSE: u64 = 400_000_000;
 
 /// Nanoseconds of a clock that costs next to nothing, and moves on every few milliseconds.
 fn coarse_clock() -> u64 {
