@@ -322,6 +322,12 @@ impl Stream {
         if self.is_with_kernel() && self.raw.begin_write() { Way::Counted } else { Way::Rings }
     }
 
+    /// True if the connection never was anything but TCP, and never will be.
+    #[inline]
+    pub(crate) fn stays_tcp(&self) -> bool {
+        self.raw.stays() && !self.raw.has_rings()
+    }
+
     /// True if the kernel can be asked for all that has to do with the connection: there are no rings, or none any more.
     #[inline]
     pub(crate) fn is_with_kernel(&self) -> bool {

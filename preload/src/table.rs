@@ -60,22 +60,34 @@ pub(crate) fn entry(fd: c_int) -> Option<Guard<Option<Arc<Entry>>>> {
     }
 }
 
+/// The stream, if this is one. Where calls are short and many: without a reference of their own.
+#[inline]
+pub(crate) fn stream_of(entry: Option<&Guard<Option<Arc<Entry>>>>) -> Option<&Arc<Stream>> {
+    match entry?.as_deref()? {
+        Entry::Stream(stream) => Some(stream),
+        Entry::Epoll(_) => None,
+    }
+}
+
 /// The stream beside this descriptor.
 #[inline]
 pub(crate) fn stream(fd: c_int) -> Option<Arc<Stream>> {
-    match entry(fd)?.as_deref()? {
-        Entry::Stream(stream) => Some(stream.clone()),
-        Entry::Epoll(_) => None,
+    stream_of(entry(fd).as_ref()).cloned()
+}
+
+/// As [`stream_of`], for instances of epoll.
+#[inline]
+pub(crate) fn epoll_of(entry: Option<&Guard<Option<Arc<Entry>>>>) -> Option<&Arc<Epoll>> {
+    match entry?.as_deref()? {
+        Entry::Epoll(epoll) => Some(epoll),
+        Entry::Stream(_) => None,
     }
 }
 
 /// The epoll instance beside this descriptor.
 #[inline]
 pub(crate) fn epoll(fd: c_int) -> Option<Arc<Epoll>> {
-    match entry(fd)?.as_deref()? {
-        Entry::Epoll(epoll) => Some(epoll.clone()),
-        Entry::Stream(_) => None,
-    }
+    epoll_of(entry(fd).as_ref()).cloned()
 }
 
 /// Remembers that the descriptor is a TCP socket that is not connected.

@@ -115,6 +115,11 @@ impl Tally {
         self.own().1.saturating_add(self.elsewhere.1.load(Ordering::Relaxed))
     }
 
+    /// Calls of this process that carried something this way.
+    pub(crate) fn calls_of(&self, direction: Direction) -> u32 {
+        self.flows[direction as usize].calls.load(Ordering::Relaxed)
+    }
+
     /// Both ends have agreed on SMC-D, by these devices (ours first), with rings of these sizes (that from which we read
     /// first).
     pub(crate) fn agree(&self, meter: &Meter, gids: (Gid, Gid), rings: (usize, usize), in_band: bool) {

@@ -115,6 +115,15 @@ impl Negotiation {
         }
     }
 
+    /// True if nobody has come.
+    pub(crate) fn is_alone(&self) -> bool {
+        match &self.stage {
+            Stage::Seeking => true,
+            Stage::Waiting { silent, .. } => silent.is_empty(),
+            _ => false,
+        }
+    }
+
     fn stay(&mut self, stage: Stage) -> Step {
         self.stage = stage;
         Step::Waiting

@@ -41,24 +41,29 @@ hook! {
         if table::kind(fd) != Kind::Entry {
             return kernel(instance, op, fd, event);
         }
-        let Some(epoll) = table::epoll(instance) else {
-            if let Some(stream) = table::stream(fd) {
+        let (entry, watching) = (table::entry(fd), table::entry(instance));
+        let stream = table::stream_of(entry.as_ref());
+        if stream.is_some_and(|stream| stream.stays_tcp()) {
+            return kernel(instance, op, fd, event);
+        }
+        let Some(epoll) = table::epoll_of(watching.as_ref()) else {
+            if let Some(stream) = stream {
                 // An instance that we do not know cannot be told of rings.
                 errno::quietly(|| stream.leaves_us("an epoll instance from elsewhere watches it"));
             }
             return kernel(instance, op, fd, event);
         };
-        let Some(stream) = table::stream(fd) else {
+        let Some(stream) = stream else {
             let result = kernel(instance, op, fd, event);
-            if result == 0 && let Some(other) = table::epoll(fd) {
-                errno::quietly(|| epoll.nest(op, fd, &other));
+            if result == 0 && let Some(other) = table::epoll_of(entry.as_ref()) {
+                errno::quietly(|| epoll.nest(op, fd, other));
             }
             return result;
         };
         // SAFETY: the program gives us an event or null.
         let wanted = unsafe { event.as_ref() }.copied();
         let before = errno::get();
-        match errno::quietly(|| epoll.control(op, fd, wanted, &stream, || {
+        match errno::quietly(|| epoll.control(op, fd, wanted, stream, || {
             let result = kernel(instance, op, fd, event);
             if result < 0 { -errno::get() } else { result }
         })) {

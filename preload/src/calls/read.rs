@@ -21,7 +21,10 @@ fn receive(
     kernel: impl FnOnce() -> ssize_t,
     rings: impl FnOnce(&Arc<Stream>) -> io::Result<usize>,
 ) -> ssize_t {
-    let Some(stream) = table::stream(fd) else { return kernel() };
+    let entry = table::entry(fd);
+    let Some(stream) = table::stream_of(entry.as_ref()).filter(|stream| !stream.raw.stays()) else {
+        return kernel();
+    };
     match errno::quietly(|| stream.way_in()) {
         Some(Way::Counted) => {
             let result = kernel();
@@ -30,10 +33,10 @@ fn receive(
                 // An urgent byte has no certain place among the others.
                 stream.stay();
             }
-            settle_read(&stream, if is_counted { moved(result) } else { 0 });
+            settle_read(stream, if is_counted { moved(result) } else { 0 });
             result
         }
-        Some(Way::Rings) if flags & libc::MSG_ERRQUEUE == 0 => by_rings(|| rings(&stream)),
+        Some(Way::Rings) if flags & libc::MSG_ERRQUEUE == 0 => by_rings(|| rings(stream)),
         _ => kernel(),
     }
 }

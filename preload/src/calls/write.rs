@@ -22,7 +22,10 @@ fn transmit(
     kernel: impl FnOnce() -> ssize_t,
     rings: impl FnOnce(&Arc<Stream>) -> io::Result<usize>,
 ) -> ssize_t {
-    let Some(stream) = table::stream(fd) else { return kernel() };
+    let entry = table::entry(fd);
+    let Some(stream) = table::stream_of(entry.as_ref()).filter(|stream| !stream.raw.stays()) else {
+        return kernel();
+    };
     if flags & libc::MSG_OOB != 0 {
         // Signals, marks and the place of the byte are the kernel's.
         errno::quietly(|| stream.leaves_us("it sends urgent data"));
@@ -36,7 +39,7 @@ fn transmit(
             errno::quietly(|| stream.was_written(moved(result)));
             result
         }
-        Some(Way::Rings) => by_rings(|| rings(&stream)),
+        Some(Way::Rings) => by_rings(|| rings(stream)),
         _ => kernel(),
     }
 }

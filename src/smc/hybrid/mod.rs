@@ -17,6 +17,7 @@
 //! Nothing here waits, and nothing here belongs to a runtime.
 
 pub(crate) mod demotion;
+mod hope;
 mod inbound;
 mod outbound;
 mod returning;
@@ -43,7 +44,7 @@ pub(crate) use snapshot::{Held, Snapshot};
 pub(crate) use tcp::is_writable;
 pub(crate) use tcp::{Counts, Tcp, receive, send};
 
-use self::{inbound::Inbound, outbound::Outbound};
+use self::{hope::Hope, inbound::Inbound, outbound::Outbound};
 use super::{
     ByteCounts, SmcConfig, Transport,
     connection::Connection,
@@ -111,6 +112,13 @@ enum Phase {
     Staying,
 }
 
+/// A handshake.
+#[derive(Debug)]
+struct UnderWay {
+    negotiation: Negotiation,
+    hope: Hope,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Hybrid<R: Ring, T: Tcp> {
@@ -127,7 +135,7 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     /// When time alone is reason enough to look again, and how long it will be till then, by the coarse clock.
     next_look: AtomicU64,
     pause: AtomicU64,
-    negotiation: Mutex<Option<Box<Negotiation>>>,
+    negotiation: Mutex<Option<Box<UnderWay>>>,
     reason: Mutex<FallbackReason>,
     /// Copies of what the two mutexes hold, for a quick look. True once, if ever, and perhaps not to the end.
     reads_ring: AtomicBool,
@@ -340,7 +348,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         match self.phase() {
             Phase::Counting => match Negotiation::new(self.tcp.socket(), self.config.clone()) {
                 Ok(new) => {
-                    *negotiation = Some(Box::new(new));
+                    let hope = Hope::new(&self.tally);
+                    *negotiation = Some(Box::new(UnderWay { negotiation: new, hope }));
                     self.enter(Phase::Negotiating);
                     if let Some(record) = self.tally.make_record(self.tcp.socket()) {
                         record.is_eligible(true);
@@ -356,7 +365,12 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             Phase::Agreed | Phase::Staying => return false,
         }
         let Some(under_way) = negotiation.as_mut() else { return false };
-        match under_way.step() {
+        match under_way.negotiation.step() {
+            Step::Waiting if under_way.negotiation.is_alone() && under_way.hope.is_lost(&self.tally) => {
+                *negotiation = None;
+                self.stay(FallbackReason::PeerNotSmc);
+                false
+            }
             Step::Waiting => false,
             Step::Progress => {
                 self.look_soon();

@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::{
-    Counts, Hybrid, Phase, Ring, Tcp,
+    Counts, Hybrid, Phase, Ring, Tcp, UnderWay,
     inbound::{Inbound, InboundState},
     lock,
     outbound::Outbound,
@@ -25,7 +25,6 @@ use super::{
 use crate::{
     smc::{
         connection::{self, ConnectionState},
-        negotiation::Negotiation,
         words::{concat, join, split, take, truth},
     },
     tcp_fallback::FallbackReason,
@@ -144,7 +143,7 @@ impl<R: Ring, T: Tcp> Drop for Turn<'_, R, T> {
 pub(crate) struct Held<'a> {
     _inbound: MutexGuard<'a, Inbound>,
     _outbound: MutexGuard<'a, Outbound>,
-    _negotiation: MutexGuard<'a, Option<Box<Negotiation>>>,
+    _negotiation: MutexGuard<'a, Option<Box<UnderWay>>>,
     _reason: MutexGuard<'a, FallbackReason>,
     _connection: Option<connection::Held<'a>>,
 }
