@@ -26,6 +26,8 @@ mod sync;
 pub mod tcp_fallback;
 mod unix;
 
+#[cfg(feature = "stack")]
+pub use smc::SmcStackStream;
 pub use smc::{BusyPoll, DebugOutput, Handshake, InvalidSetting, SmcConfig, Stack, Transport};
 #[cfg(feature = "tokio")]
 pub use smc::{

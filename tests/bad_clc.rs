@@ -133,6 +133,33 @@ async fn a_client_gets_an_error_with_its_reason_for_a_broken_answer() {
     }
 }
 
+/// The server's Accept arrives, the client's Confirm does not: the server gives up, without ever having had anything of
+/// the client's but its name.
+#[tokio::test]
+async fn a_client_whose_confirm_is_lost_sees_the_end() {
+    let listener = listener().await;
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = relay.local_addr().unwrap();
+    let relayed = async {
+        let (mut from, _) = relay.accept().await.unwrap();
+        let mut to = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut proposal, mut accept, mut confirm) = ([0; 224], [0; 130], [0; 130]);
+        from.read_exact(&mut proposal).await.unwrap();
+        to.write_all(&proposal).await.unwrap();
+        to.read_exact(&mut accept).await.unwrap();
+        from.write_all(&accept).await.unwrap();
+        from.read_exact(&mut confirm).await.unwrap();
+    };
+    let client_config = config();
+    let (client, ()) =
+        in_time(async { tokio::join!(SmcStream::connect_with(addr, &client_config), relayed) }).await;
+    let mut client = client.unwrap();
+    assert!(client.transport().is_smcd());
+    in_time(client.readable()).await.unwrap();
+    let error = in_time(client.read_u8()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

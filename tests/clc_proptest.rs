@@ -169,9 +169,22 @@ fn emitted(message: &Message, dirt: u8) -> Vec<u8> {
     bytes
 }
 
+/// False for a Proposal without version 1 whose GID ends as no count of prefixes does: it is taken for one where we put
+/// it, while a peer may have named another place.
+fn can_be_sent(message: &Message) -> bool {
+    match message {
+        Message::Proposal(proposal) if proposal.v1.is_none() => {
+            proposal.smcd.is_none_or(|area| area.gid & 0xff <= 8)
+        }
+        _ => true,
+    }
+}
+
 /// Parses, and if that gives a message, checks that it can be emitted and parsed again.
 fn parse_is_total(bytes: &[u8]) -> Result<(), TestCaseError> {
-    if let Ok(message) = Message::parse(bytes) {
+    if let Ok(message) = Message::parse(bytes)
+        && can_be_sent(&message)
+    {
         let again = emitted(&message, 0xa5);
         prop_assert_eq!(Message::parse(&again), Ok(message));
     }

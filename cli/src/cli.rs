@@ -12,13 +12,14 @@ use crate::{
     run::Run,
     ss::Ss,
     stats::Stats,
+    syn_option::SynOption,
     trace::Trace,
 };
 
 /// Runs programs over SMC-D, and shows what happens.
 ///
 /// SMC-D moves the bytes of TCP connections between processes of one host through shared memory. Programs need not be
-/// changed, and nothing needs privileges.
+/// changed, and nothing but `syn-option` needs privileges.
 #[derive(Debug, Parser)]
 #[command(name = "smcdctl", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -36,6 +37,7 @@ enum Verb {
     Info(Info),
     Applicability(Applicability),
     Trace(Trace),
+    SynOption(SynOption),
     Completions(Completions),
     Man(Man),
 }
@@ -51,6 +53,7 @@ impl Cli {
             Verb::Info(info) => info.run(),
             Verb::Applicability(applicability) => applicability.run(),
             Verb::Trace(trace) => trace.run(),
+            Verb::SynOption(syn_option) => syn_option.run(),
             Verb::Completions(completions) => completions.run(),
             Verb::Man(man) => man.run(),
         }

@@ -16,6 +16,7 @@ mod run;
 mod settings;
 mod ss;
 mod stats;
+mod syn_option;
 mod table;
 mod trace;
 mod view;

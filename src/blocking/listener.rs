@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{SmcStream, stream::check};
+use super::{SmcStream, establish, stream::check};
 use crate::SmcConfig;
 
 /// A listener, like [`std::net::TcpListener`], that serves SMC-D and plain TCP clients on one port.
@@ -48,10 +48,21 @@ impl SmcListener {
     /// Those of [`TcpListener::bind`]; `Unsupported` with [`Handshake::InBand`](crate::Handshake::InBand).
     pub fn bind_with<A: ToSocketAddrs>(addr: A, config: SmcConfig) -> io::Result<Self> {
         check(&config)?;
-        Self::from_std_with(TcpListener::bind(addr)?, config)
+        if !config.listens_for_option() {
+            return Self::from_std_with(TcpListener::bind(addr)?, config);
+        }
+        let mut last = None;
+        for addr in addr.to_socket_addrs()? {
+            match establish::bind(addr) {
+                Ok(listener) => return Self::from_std_with(listener, config),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on")))
     }
 
-    /// Listens on a listener of the standard library, with these settings.
+    /// Listens on a listener of the standard library, with these settings. It is too late to have it answer the SMC option
+    /// ([`SmcConfig::option_peers`]).
     ///
     /// # Errors
     /// `Unsupported` with [`Handshake::InBand`](crate::Handshake::InBand).
@@ -65,13 +76,20 @@ impl SmcListener {
         self.tcp
     }
 
-    /// Accepts a connection.
+    /// Accepts a connection. With [`SmcConfig::option_peers`], a client that has sent the SMC option owes a message, which
+    /// is waited for here, for [`SmcConfig::handshake_timeout`] at most; one that breaks the protocol is dropped and
+    /// logged.
     ///
     /// # Errors
     /// The system's; `WouldBlock` in non-blocking mode if there is none.
     pub fn accept(&self) -> io::Result<(SmcStream, SocketAddr)> {
-        let (tcp, peer) = self.tcp.accept()?;
-        Ok((SmcStream::fresh(tcp, &self.config), peer))
+        loop {
+            let (tcp, peer) = self.tcp.accept()?;
+            match establish::accept(tcp, peer, &self.config) {
+                Ok(shared) => return Ok((SmcStream(Arc::new(shared)), peer)),
+                Err(error) => tracing::warn!(%peer, %error, "connection dropped in its handshake"),
+            }
+        }
     }
 
     /// The connections, one after the other, without an end.

@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod establish;
 mod listener;
 pub(crate) mod patience;
 mod poll;

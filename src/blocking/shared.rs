@@ -16,7 +16,10 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use super::{patience::Patience, waits::Waits};
 use crate::{
     FallbackReason, SmcConfig,
-    smc::hybrid::{Counts, Hybrid},
+    smc::{
+        established::Established,
+        hybrid::{Counts, Hybrid},
+    },
 };
 
 /// A connection.
@@ -46,16 +49,44 @@ impl Limit {
 impl Shared {
     /// Takes over a connection on which so much was read and written already. It is promoted if the settings say so.
     pub(super) fn new(tcp: TcpStream, config: &Arc<SmcConfig>, counts: io::Result<Counts>) -> Self {
+        // Without counts the two ends cannot agree on where to switch.
+        let is_wanted = config.promotes() && counts.is_ok();
+        let shared = Self::undecided(tcp, config, counts.unwrap_or_default());
+        if !is_wanted {
+            shared.waits.hybrid.stay(FallbackReason::Disabled);
+        }
+        shared
+    }
+
+    /// A connection that stays TCP for this reason.
+    pub(super) fn staying(tcp: TcpStream, config: &Arc<SmcConfig>, reason: FallbackReason) -> Self {
+        let shared = Self::undecided(tcp, config, Counts::default());
+        shared.waits.hybrid.stay(reason);
+        shared
+    }
+
+    /// A connection whose ends have agreed on rings before its first byte.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub(super) fn on_rings(
+        tcp: TcpStream,
+        config: &Arc<SmcConfig>,
+        established: Established,
+    ) -> io::Result<Self> {
+        let shared = Self::undecided(tcp, config, Counts::default());
+        if shared.waits.hybrid.begin_on_rings(established) {
+            Ok(shared)
+        } else {
+            Err(io::ErrorKind::NotConnected.into())
+        }
+    }
+
+    fn undecided(tcp: TcpStream, config: &Arc<SmcConfig>, counts: Counts) -> Self {
         let is_nonblocking = fcntl_getfl(&tcp).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
         let (reading, writing) = (Limit::new(tcp.read_timeout()), Limit::new(tcp.write_timeout()));
         let tcp = Arc::new(tcp);
-        // Without counts the two ends cannot agree on where to switch.
-        let is_wanted = config.promotes() && counts.is_ok();
-        let counts = counts.unwrap_or_default();
         let hybrid = Hybrid::with_counts(tcp.clone(), config.busy_poll, config.clone(), counts);
-        if !is_wanted {
-            hybrid.stay(FallbackReason::Disabled);
-        }
         let waits = Waits::new(hybrid, tcp);
         Self { waits, reading, writing, nonblocking: AtomicBool::new(is_nonblocking) }
     }

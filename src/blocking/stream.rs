@@ -10,7 +10,7 @@ use std::{
 
 use socket2::SockRef;
 
-use super::{shared::Shared, waits::Waits};
+use super::{establish, shared::Shared, waits::Waits};
 use crate::{
     Handshake, SmcConfig, Transport,
     smc::{
@@ -55,13 +55,30 @@ impl SmcStream {
         Self::connect_with(addr, &SmcConfig::default())
     }
 
-    /// Connects to a remote host, with these settings.
+    /// Connects to a remote host, with these settings. One of [`SmcConfig::option_peers`] is asked by the SMC option, and
+    /// the handshake in band, if it answers, is over when this returns.
     ///
     /// # Errors
     /// Those of [`TcpStream::connect`]; `Unsupported` with [`Handshake::InBand`].
     pub fn connect_with<A: ToSocketAddrs>(addr: A, config: &SmcConfig) -> io::Result<Self> {
         check(config)?;
-        Ok(Self::fresh(TcpStream::connect(addr)?, &Arc::new(config.clone())))
+        let config = Arc::new(config.clone());
+        if !config.listens_for_option() {
+            return Ok(Self::fresh(TcpStream::connect(addr)?, &config));
+        }
+        let mut last = None;
+        for addr in addr.to_socket_addrs()? {
+            let connected = if config.asks_for_option(addr.ip()) {
+                establish::connect(addr, &config).map(|shared| Self(Arc::new(shared)))
+            } else {
+                TcpStream::connect(addr).map(|tcp| Self::fresh(tcp, &config))
+            };
+            match connected {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to")))
     }
 
     /// Connects to a remote host, with the default settings, and waits no longer than `timeout` for it.

@@ -8,12 +8,11 @@
 //!
 //! - [`wire`] turns the bytes of the messages into values and back. Any bytes give a value or an error.
 //! - [`handshake`] decides: one state machine for the client, one for the server, no I/O, no clock.
-//! - [`exchange`] (feature `tokio`) moves whole messages over a byte stream and never reads past one.
+//! - [`exchange`] (but for its errors with the feature `tokio`) moves whole messages over a byte stream and never reads past one.
 //!
 //! The formats are those of SMC-D v1, v2 and v2.1; where the standard leaves room, Linux 7.3 is the reference.
 
 mod decline_code;
-#[cfg(feature = "tokio")]
 pub mod exchange;
 pub mod handshake;
 pub mod wire;

@@ -68,7 +68,6 @@ pub fn after_fork() {
 }
 
 /// A handshake in band has come to nothing because something went wrong.
-#[cfg(feature = "tokio")]
 pub(crate) fn count_handshake_error() {
     Book::own().add(layout::total::HANDSHAKE_ERRORS, 1);
 }

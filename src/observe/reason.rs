@@ -16,7 +16,7 @@ const PEER_DECLINED: usize = DECLINED + CODES;
 /// Numbers in all.
 pub(super) const NUMBERS: usize = PEER_DECLINED + CODES;
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "not-yet",
     "disabled",
     "peer-not-smc",
@@ -29,6 +29,8 @@ const NAMES: [&str; 12] = [
     "stack-inherited",
     "left-to-system",
     "peer-went-back",
+    "option-unavailable",
+    "option-echoed",
 ];
 
 /// The number of a reason in a registry. Zero is "not yet".
@@ -46,6 +48,8 @@ pub(super) fn number_of(reason: FallbackReason) -> usize {
         FallbackReason::StackInherited => 9,
         FallbackReason::LeftToSystem => 10,
         FallbackReason::PeerWentBack => 11,
+        FallbackReason::OptionUnavailable => 12,
+        FallbackReason::OptionEchoed => 13,
         FallbackReason::Declined(code) => DECLINED + position(code),
         FallbackReason::PeerDeclined(code) => PEER_DECLINED + position(code),
     }
@@ -88,7 +92,7 @@ impl Reason {
             PEER_DECLINED..NUMBERS => {
                 Self::of_number(number, DeclineCode::PEER_DECLINED.0, code(PEER_DECLINED))
             }
-            2 => Self::of_number(number, DeclineCode::PEER_NO_SMC.0, 0),
+            2 | 13 => Self::of_number(number, DeclineCode::PEER_NO_SMC.0, 0),
             4..=7 => Self::of_number(number, DeclineCode::INTERNAL.0, 0),
             _ => Self::of_number(number, 0, 0),
         }
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
     use std::io;
 
-    const ALL: [FallbackReason; 16] = [
+    const ALL: [FallbackReason; 18] = [
         FallbackReason::NotYet,
         FallbackReason::Disabled,
         FallbackReason::PeerNotSmc,
@@ -129,6 +133,8 @@ mod tests {
         FallbackReason::StackInherited,
         FallbackReason::LeftToSystem,
         FallbackReason::PeerWentBack,
+        FallbackReason::OptionUnavailable,
+        FallbackReason::OptionEchoed,
         FallbackReason::Declined(DeclineCode::MEMORY),
         FallbackReason::Declined(DeclineCode::SYNC),
         FallbackReason::PeerDeclined(DeclineCode::MEMORY),
@@ -156,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_number_without_a_reason_is_none() {
-        for number in [12, 15, NUMBERS, usize::MAX] {
+        for number in [14, 15, NUMBERS, usize::MAX] {
             assert_eq!(Reason::of_number(number, 0, 0), None);
             assert_eq!(Reason::counted(number), None);
         }

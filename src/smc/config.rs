@@ -3,14 +3,19 @@
 mod env;
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
+pub(super) use self::env::runtime_dir;
 pub use self::env::{DebugOutput, InvalidSetting};
 use super::{BusyPoll, Stack};
-use crate::{clc::wire::Ueid, tcp_fallback::Promotion};
+use crate::{
+    clc::wire::Ueid,
+    tcp_fallback::{IpPrefix, Promotion},
+};
 
 /// Bytes of a receive buffer unless set otherwise. Measured: a ring that fits in one processor's cache is slower, since
 /// each line that is written must first be taken from the cache of the processor that has read it.
@@ -51,6 +56,11 @@ pub struct SmcConfig {
     /// share it; who may write to it is trusted not to keep them from meeting. By default that of the environment
     /// variable `SMCD_RUNTIME_DIR`. `None` is the abstract namespace: it reaches as far as TCP loopback.
     pub runtime_dir: Option<PathBuf>,
+    /// Peers that are asked whether they speak SMC, by the SMC option of TCP
+    /// ([`syn_option`](crate::tcp_fallback::syn_option)); none by default. With those that answer, the handshake is in
+    /// band; all others are treated as [`SmcConfig::handshake`] says. A listener answers all who ask, and declines those
+    /// who are not among these.
+    pub option_peers: Vec<IpPrefix>,
     /// How long each step of the handshake may take; Linux has 6 s.
     pub handshake_timeout: Duration,
     /// How long a listener waits for a client's first bytes before it takes the client for a plain TCP one that wants
@@ -73,6 +83,7 @@ impl Default for SmcConfig {
             handshake: Handshake::default(),
             promotion: Promotion::default(),
             runtime_dir: env::runtime_dir(),
+            option_peers: Vec::new(),
             handshake_timeout: Duration::from_secs(6),
             detect_timeout: Duration::from_millis(200),
             observe: false,
@@ -123,6 +134,12 @@ impl SmcConfig {
         self
     }
 
+    /// Sets [`SmcConfig::option_peers`].
+    pub fn option_peers(mut self, peers: impl IntoIterator<Item = IpPrefix>) -> Self {
+        self.option_peers = peers.into_iter().collect();
+        self
+    }
+
     /// Sets [`SmcConfig::handshake_timeout`].
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
@@ -150,6 +167,16 @@ impl SmcConfig {
     /// True if connections begin as TCP and are promoted.
     pub(crate) fn promotes(&self) -> bool {
         self.handshake == Handshake::Promotion && self.promotion != Promotion::Off
+    }
+
+    /// True if this peer is asked by the SMC option.
+    pub(crate) fn asks_for_option(&self, peer: IpAddr) -> bool {
+        self.handshake != Handshake::Off && self.option_peers.iter().any(|prefix| prefix.contains(peer))
+    }
+
+    /// True if listeners answer the SMC option.
+    pub(crate) fn listens_for_option(&self) -> bool {
+        self.handshake != Handshake::Off && !self.option_peers.is_empty()
     }
 
     /// The default settings, shared by all that have no others.

@@ -635,6 +635,13 @@ impl Connection {
         self.peer_gone.store(true, Ordering::Release);
     }
 
+    /// The peer's process has ended, or has let go of the connection, unless its flags say that it closes.
+    pub(crate) fn peer_is_gone_unless_closing(&self) {
+        if self.look_at_peer().is_ok_and(|state| state.is_empty()) {
+            self.peer_is_gone();
+        }
+    }
+
     /// True if the peer will never send its last flags, or they would mean nothing.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.fault.get().is_some() || self.peer_gone.load(Ordering::Acquire)

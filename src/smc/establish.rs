@@ -1,86 +1,69 @@
-//! From a TCP connection to a stream: the CLC handshake in band, with the devices and buffers behind it.
+//! From a TCP connection of tokio to a stream: by the handshake in band, where the two ends want that, or at once.
+//!
+//! How the handshake waits on tokio is here, for any byte stream.
 
 use std::{
     io,
+    net::SocketAddr,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpSocket, TcpStream, ToSocketAddrs, lookup_host},
+    time::timeout,
+};
 
 use super::{
-    Handshake, SmcConfig, SmcStream, Stack,
-    established::Established,
-    link_group::{LinkGroup, Pair, Reach},
-    local::{decline_code, join, local, own_dmb},
-    outlet::Outlet,
+    Handshake, SmcConfig, SmcStream,
+    in_band::{self, Client, EstablishError, Outcome, TENDING, Wire},
     smcd::Smcd,
 };
 use crate::{
     clc::{
-        DeclineCode,
         exchange::{ExchangeError, read_message, write_message},
-        handshake::{
-            Agreed, HandshakeError, Local, PeerDmb,
-            client::{self, Accepted},
-            server::{Candidates, ExpectProposal, Offered},
-        },
-        wire::{Decline, DmbeSize, Message},
+        wire::Message,
     },
-    dibs::{DeviceError, Dmb},
-    observe::count_handshake_error,
     tcp_fallback::{
         FallbackReason,
-        detect::{First, first_bytes},
+        detect::{First, Peek, first_bytes},
+        promotion::is_peer_here,
+        syn_option::{self, Answer},
     },
-    unix::Handed,
 };
 
-/// A handshake that left the connection of no use, to either side.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EstablishError {
-    /// The peer broke the rules of the handshake, or did not answer.
-    #[error("SMC-D handshake failed")]
-    Handshake(#[from] HandshakeError),
-    /// A message did not arrive, or was none.
-    #[error("SMC-D handshake failed")]
-    Exchange(#[from] ExchangeError),
-    /// The peer confirmed a DMB that cannot be attached; it takes the connection for SMC-D already.
-    #[error("the peer's DMB cannot be attached")]
-    Attach(#[source] DeviceError),
-    /// The connection itself failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-impl From<EstablishError> for io::Error {
-    fn from(error: EstablishError) -> Self {
-        let kind = match &error {
-            EstablishError::Io(_) => {
-                let EstablishError::Io(error) = error else { return io::ErrorKind::Other.into() };
-                return error;
-            }
-            EstablishError::Handshake(HandshakeError::TimedOut { .. })
-            | EstablishError::Exchange(ExchangeError::TimedOut { .. }) => io::ErrorKind::TimedOut,
-            EstablishError::Exchange(ExchangeError::Closed | ExchangeError::ClosedMidMessage { .. }) => {
-                io::ErrorKind::ConnectionReset
-            }
-            EstablishError::Exchange(ExchangeError::Io(error)) => error.kind(),
-            EstablishError::Handshake(_) | EstablishError::Exchange(_) => io::ErrorKind::InvalidData,
-            EstablishError::Attach(_) => io::ErrorKind::Other,
-        };
-        Self::new(kind, error)
+impl<T: AsyncRead + AsyncWrite + Peek + Unpin + Send + Sync> Wire for T {
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
     }
-}
 
-/// What both roles need.
-struct Session<'a> {
-    tcp: TcpStream,
-    config: &'a SmcConfig,
-    stack: Arc<Stack>,
-    local: Local,
+    async fn first_bytes(&mut self, patience: Duration, deadline: Instant) -> io::Result<First> {
+        first_bytes(&*self, patience, deadline).await
+    }
+
+    async fn send(&mut self, message: &Message, deadline: Instant) -> Result<(), ExchangeError> {
+        write_message(self, message, deadline).await
+    }
+
+    async fn receive(
+        &mut self,
+        deadline: Instant,
+        tend: &(dyn Fn() + Sync),
+    ) -> Result<Message, ExchangeError> {
+        let mut reading = pin!(read_message(self, deadline));
+        loop {
+            match timeout(TENDING, &mut reading).await {
+                Ok(message) => return message,
+                Err(_) => tend(),
+            }
+        }
+    }
+
+    async fn pause(&mut self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
 }
 
 /// Makes a stream of a TCP connection, without any handshake before its first byte.
@@ -92,231 +75,115 @@ pub(crate) fn tcp_first(tcp: TcpStream, config: &Arc<SmcConfig>) -> SmcStream {
     }
 }
 
+/// Connects to the first of these addresses that answers.
+///
+/// # Errors
+/// The system's of the last address; or as for [`client`].
+pub(crate) async fn connect(addr: impl ToSocketAddrs, config: &SmcConfig) -> io::Result<SmcStream> {
+    if config.option_peers.is_empty() {
+        return client(TcpStream::connect(addr).await?, config).await;
+    }
+    let mut last = None;
+    for addr in lookup_host(addr).await? {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        match connect_socket(socket, addr, config).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to")))
+}
+
+/// Connects a socket, and asks for the SMC option if the settings say so.
+///
+/// # Errors
+/// As [`client`].
+pub(crate) async fn connect_socket(
+    socket: TcpSocket,
+    addr: SocketAddr,
+    config: &SmcConfig,
+) -> io::Result<SmcStream> {
+    if !config.asks_for_option(addr.ip()) {
+        return client(socket.connect(addr).await?, config).await;
+    }
+    syn_option::ask(&socket);
+    let tcp = socket.connect(addr).await?;
+    if config.handshake == Handshake::InBand {
+        // Known beforehand, whatever came of the option.
+        return client(tcp, config).await;
+    }
+    match Answer::on(&tcp) {
+        Answer::Agreed => by_option(tcp, addr, config).await,
+        Answer::None(reason) => Ok(without_option(tcp, config, reason)),
+    }
+}
+
+/// The handshake after both ends have sent the option.
+async fn by_option(mut tcp: TcpStream, addr: SocketAddr, config: &SmcConfig) -> io::Result<SmcStream> {
+    if let Some(outcome) = in_band::connect_by_option(&mut tcp, config).await? {
+        return stream_of(tcp, outcome, config);
+    }
+    let tcp = tcp.into_std()?;
+    syn_option::disconnect(&tcp)?;
+    let tcp = TcpSocket::from_std_stream(tcp).connect(addr).await?;
+    Ok(without_option(tcp, config, FallbackReason::OptionEchoed))
+}
+
+/// Goes on without the option: a peer on this host may still be met.
+fn without_option(tcp: TcpStream, config: &SmcConfig, reason: FallbackReason) -> SmcStream {
+    let may_meet = config.runtime_dir.is_some() || is_peer_here(&tcp).unwrap_or(false);
+    if config.promotes() && may_meet {
+        return tcp_first(tcp, &Arc::new(config.clone()));
+    }
+    SmcStream::tcp(tcp, reason)
+}
+
 /// Makes a stream of a TCP connection that we opened.
 ///
 /// # Errors
 /// If the connection is of no more use. That one side does not want SMC-D is no error.
-pub(crate) async fn client(tcp: TcpStream, config: &SmcConfig) -> io::Result<SmcStream> {
+pub(crate) async fn client(mut tcp: TcpStream, config: &SmcConfig) -> io::Result<SmcStream> {
     if config.handshake != Handshake::InBand {
         return Ok(tcp_first(tcp, &Arc::new(config.clone())));
     }
-    let stream = Session::new(tcp, config).connect().await.inspect_err(|_| count_handshake_error())?;
-    tracing::debug!(transport = %stream.transport(), "connected");
-    Ok(stream)
+    let outcome = in_band::connect(&mut tcp, config).await?;
+    stream_of(tcp, outcome, config)
 }
 
-/// Makes a stream of a TCP connection that we accepted, by the handshake in band.
+/// Makes a stream of a TCP connection that we accepted from `peer`: by the handshake in band, if the client has sent the
+/// SMC option, or is to be looked at without.
 ///
 /// # Errors
 /// If the connection is of no more use.
-pub(crate) async fn server(tcp: TcpStream, config: &SmcConfig) -> Result<SmcStream, EstablishError> {
-    let deadline = Instant::now() + config.handshake_timeout;
-    let stream = match first_bytes(&tcp, config.detect_timeout, deadline).await? {
-        First::Clc => Session::new(tcp, config).accept().await.inspect_err(|_| count_handshake_error())?,
-        First::Data => SmcStream::tcp(tcp, FallbackReason::PeerNotSmc),
-        First::Silence => SmcStream::tcp_undecided(tcp),
+pub(crate) async fn server(
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    config: &Arc<SmcConfig>,
+) -> Result<SmcStream, EstablishError> {
+    let answer = config.listens_for_option().then(|| Answer::on(&tcp));
+    match answer {
+        _ if config.handshake == Handshake::InBand => {}
+        Some(Answer::Agreed) => {}
+        Some(Answer::None(reason)) if !config.promotes() => return Ok(SmcStream::tcp(tcp, reason)),
+        _ => return Ok(tcp_first(tcp, config)),
+    }
+    // Who has sent the option owes a message.
+    let by_option = answer == Some(Answer::Agreed);
+    let patience = if by_option { config.handshake_timeout } else { config.detect_timeout };
+    let is_wanted = config.handshake == Handshake::InBand || config.asks_for_option(peer.ip());
+    let client = if is_wanted { Client::Wanted } else { Client::Unwanted };
+    match in_band::accept(&mut tcp, config, client, patience).await? {
+        Some(outcome) => Ok(stream_of(tcp, outcome, config)?),
+        None => Ok(SmcStream::tcp_undecided(tcp)),
+    }
+}
+
+/// What a handshake has made of a connection.
+fn stream_of(tcp: TcpStream, outcome: Outcome, config: &SmcConfig) -> io::Result<SmcStream> {
+    let stream = match outcome {
+        Outcome::Smcd(established) => SmcStream::smcd(tcp, Smcd::new(*established, config.busy_poll, false)?),
+        Outcome::Tcp(reason) => SmcStream::tcp(tcp, reason),
     };
-    tracing::debug!(transport = %stream.transport(), "accepted");
+    tracing::debug!(transport = %stream.transport(), "handshake in band is over");
     Ok(stream)
-}
-
-impl<'a> Session<'a> {
-    fn new(tcp: TcpStream, config: &'a SmcConfig) -> Self {
-        let stack = config.the_stack();
-        let local = local(config, &stack);
-        Self { tcp, config, stack, local }
-    }
-
-    /// When the step that begins now must be over.
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.config.handshake_timeout
-    }
-
-    async fn send(&mut self, message: impl Into<Message>) -> Result<(), EstablishError> {
-        let deadline = self.deadline();
-        Ok(write_message(&mut self.tcp, &message.into(), deadline).await?)
-    }
-
-    /// Receives a message; meanwhile takes in what other devices send, so that they are not kept waiting for room.
-    async fn receive(&mut self, deadline: Instant) -> Result<Message, EstablishError> {
-        const TENDING: Duration = Duration::from_millis(20);
-        let devices = self.stack.devices();
-        let mut reading = pin!(read_message(&mut self.tcp, deadline));
-        loop {
-            match timeout(TENDING, &mut reading).await {
-                Ok(message) => return Ok(message?),
-                Err(_) => devices.iter().for_each(|device| device.tend()),
-            }
-        }
-    }
-
-    fn tend(&self) {
-        self.stack.devices().iter().for_each(|device| device.tend());
-    }
-
-    /// Sends a Decline; the connection goes on as TCP.
-    async fn decline(mut self, decline: Decline) -> Result<SmcStream, EstablishError> {
-        let code = decline.diagnosis;
-        self.send(decline).await?;
-        Ok(SmcStream::tcp(self.tcp, FallbackReason::Declined(code)))
-    }
-
-    /// Goes on with TCP after a handshake that ended so, or fails.
-    async fn fall_back(self, error: HandshakeError) -> Result<SmcStream, EstablishError> {
-        match error {
-            HandshakeError::Declined(decline) => self.decline(decline).await,
-            HandshakeError::PeerDeclined { diagnosis, .. } => {
-                Ok(SmcStream::tcp(self.tcp, FallbackReason::PeerDeclined(diagnosis)))
-            }
-            other => Err(other.into()),
-        }
-    }
-
-    async fn connect(mut self) -> Result<SmcStream, EstablishError> {
-        let (proposal, expect) = match client::propose(&self.local, Instant::now()) {
-            Ok(proposed) => proposed,
-            Err(decline) => return self.decline(decline).await,
-        };
-        self.tend();
-        self.send(proposal).await?;
-        let answer = self.receive(expect.deadline()).await?;
-        let accepted = match expect.on_message(answer) {
-            Ok(accepted) => accepted,
-            Err(error) => return self.fall_back(error).await,
-        };
-        match self.prepare(&accepted).await {
-            Ok((group, dmb, outlet)) => {
-                let (confirm, agreed) = accepted.confirm(own_dmb(&dmb), group.link_id());
-                self.send(confirm).await?;
-                group.confirm();
-                self.finish(&agreed, group, dmb, outlet)
-            }
-            Err(code) => self.decline(accepted.decline(code)).await,
-        }
-    }
-
-    /// Gets what the client needs to confirm: group, own buffer, and the server's buffer.
-    async fn prepare(&self, accepted: &Accepted) -> Result<(Arc<LinkGroup>, Arc<Dmb>, Outlet), DeclineCode> {
-        let pair = Pair { device: accepted.device(), peer: accepted.peer_gid(), reach: Reach::Fabric(None) };
-        let group = if accepted.terms().first_contact() {
-            self.stack.group(pair).ok_or(DeclineCode::INTERNAL)?
-        } else {
-            self.stack.confirmed_group(pair).ok_or(DeclineCode::SYNC)?
-        };
-        let dmb = self.acquire(&group).await.map_err(|error| decline_code(&error))?;
-        let outlet = outlet(&group, accepted.terms().peer_dmb()).map_err(|error| decline_code(&error))?;
-        Ok((group, dmb, outlet))
-    }
-
-    async fn accept(mut self) -> Result<SmcStream, EstablishError> {
-        let expect = ExpectProposal::new(self.local.clone(), Instant::now());
-        self.tend();
-        let first = self.receive(expect.deadline()).await?;
-        let offered = match expect.on_message(first) {
-            Ok(offered) => offered,
-            Err(error) => return self.fall_back(error).await,
-        };
-        let stack = self.stack.clone();
-        let reachable = |device: usize, gid, vlan| {
-            let reached = stack.devices().get(device).map(|device| device.query_remote_gid(gid, vlan));
-            // A busy device is there; whether it can be used shows when a DMB is registered for it.
-            matches!(reached, Some(Ok(()) | Err(DeviceError::Busy)))
-        };
-        let chosen = match offered.candidates(reachable) {
-            Ok(candidates) => self.choose(&candidates).await,
-            Err(code) => Err(code),
-        };
-        match chosen {
-            Ok(choice) => self.offer(offered, choice).await,
-            Err(code) => {
-                let decline = offered.decline(code);
-                self.decline(decline).await
-            }
-        }
-    }
-
-    /// The first candidate for which there is a buffer.
-    async fn choose(&self, candidates: &Candidates) -> Result<Choice, DeclineCode> {
-        let mut first_failure = None;
-        for candidate in candidates.iter() {
-            let pair =
-                Pair { device: candidate.device(), peer: candidate.peer_gid(), reach: Reach::Fabric(None) };
-            let Some(group) = self.stack.group(pair) else { continue };
-            match self.acquire(&group).await {
-                Ok(dmb) => return Ok(Choice { candidate: *candidate, pair, group, dmb }),
-                Err(error) => {
-                    tracing::debug!(%error, "no buffer for a candidate");
-                    first_failure.get_or_insert(decline_code(&error));
-                }
-            }
-        }
-        Err(candidates.decline_code(first_failure.unwrap_or(DeclineCode::INTERNAL)))
-    }
-
-    /// Accepts, and waits for the Confirm.
-    async fn offer(mut self, offered: Offered, choice: Choice) -> Result<SmcStream, EstablishError> {
-        let Choice { candidate, pair, group, dmb } = choice;
-        // As long as no Confirm has come, the client may not know of the group: each connection that meanwhile
-        // begins is a first contact too, so that none has to wait for another.
-        let first_contact = !group.is_confirmed();
-        let (accept, expect) =
-            offered.accept(&candidate, own_dmb(&dmb), first_contact, group.link_id(), Instant::now());
-        self.send(accept).await?;
-        let answer = self.receive(expect.deadline()).await?;
-        match expect.on_message(answer) {
-            Ok(agreed) => {
-                let outlet = outlet(&group, agreed.terms().peer_dmb()).map_err(EstablishError::Attach)?;
-                group.confirm();
-                self.finish(&agreed, group, dmb, outlet)
-            }
-            Err(error) => {
-                if let HandshakeError::PeerDeclined { out_of_sync: true, .. } = error {
-                    self.stack.out_of_sync(pair);
-                }
-                self.fall_back(error).await
-            }
-        }
-    }
-
-    fn finish(
-        self,
-        agreed: &Agreed,
-        group: Arc<LinkGroup>,
-        dmb: Arc<Dmb>,
-        outlet: Outlet,
-    ) -> Result<SmcStream, EstablishError> {
-        let connection =
-            join(agreed, dmb, outlet).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        let peer = agreed.terms().peer_gid();
-        let established = Established::new(connection, group, self.stack, peer);
-        let smcd = Smcd::new(established, self.config.busy_poll, false)?;
-        Ok(SmcStream::smcd(self.tcp, smcd))
-    }
-
-    /// A buffer of our own; waits a little for a peer that is slow to take in the last ones.
-    async fn acquire(&self, group: &LinkGroup) -> Result<Arc<Dmb>, DeviceError> {
-        const PAUSE: Duration = Duration::from_millis(1);
-        const PATIENCE: Duration = Duration::from_secs(1);
-        let size = DmbeSize::holding(self.config.receive_buffer);
-        // A peer in a handshake takes in what it gets every few milliseconds.
-        let until = Instant::now() + PATIENCE.min(self.config.handshake_timeout / 2);
-        loop {
-            match group.acquire(size) {
-                Err(DeviceError::Busy) if Instant::now() < until => tokio::time::sleep(PAUSE).await,
-                other => return other.map(|acquired| acquired.dmb),
-            }
-        }
-    }
-}
-
-/// What a server settles on before it accepts.
-struct Choice {
-    candidate: crate::clc::handshake::server::Candidate,
-    pair: Pair,
-    group: Arc<LinkGroup>,
-    dmb: Arc<Dmb>,
-}
-
-fn outlet(group: &LinkGroup, peer: PeerDmb) -> Result<Outlet, DeviceError> {
-    group.outlet(peer.token(), peer.index(), peer.size().bytes(), Handed::default())
 }

@@ -11,12 +11,13 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream, ToSocketAddrs},
+    net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host},
     sync::{Mutex, mpsc},
     task::{JoinHandle, JoinSet},
 };
 
 use super::{Handshake, SmcConfig, SmcStream, establish};
+use crate::tcp_fallback::syn_option;
 
 /// Connections that are established and not yet accepted by the application. More wait in the kernel's queue.
 const READY: usize = 1024;
@@ -75,16 +76,23 @@ impl SmcListener {
     /// # Errors
     /// Those of [`TcpListener::bind`].
     pub async fn bind_with<A: ToSocketAddrs>(addr: A, config: SmcConfig) -> io::Result<Self> {
-        Ok(Self::from_tcp(TcpListener::bind(addr).await?, config))
+        let tcp = if config.listens_for_option() {
+            bind_asking(addr).await?
+        } else {
+            TcpListener::bind(addr).await?
+        };
+        Ok(Self::from_tcp(tcp, config))
     }
 
-    /// Listens on a TCP listener that is there already.
+    /// Listens on a TCP listener that is there already. It is too late to have it answer the SMC option
+    /// ([`SmcConfig::option_peers`]); by [`SmcSocket::listen`](super::SmcSocket::listen) it is not.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn from_tcp(tcp: TcpListener, config: SmcConfig) -> Self {
         let (tcp, config) = (Arc::new(tcp), Arc::new(config));
-        let handshakes = (config.handshake == Handshake::InBand).then(|| {
+        let is_in_band = config.handshake == Handshake::InBand || config.listens_for_option();
+        let handshakes = is_in_band.then(|| {
             let (to_application, ready) = mpsc::channel(READY);
             let driver = tokio::spawn(drive(Arc::downgrade(&tcp), config.clone(), to_application));
             Handshakes { ready: Mutex::new(ready), driver }
@@ -210,7 +218,7 @@ async fn establish(
     config: Arc<SmcConfig>,
     to_application: mpsc::Sender<io::Result<(SmcStream, SocketAddr)>>,
 ) {
-    match establish::server(tcp, &config).await {
+    match establish::server(tcp, peer, &config).await {
         Ok(stream) => {
             // The receiver has gone with the listener; then so has everybody who would want the stream.
             let _ = to_application.send(Ok((stream, peer))).await;
@@ -220,6 +228,27 @@ async fn establish(
             tracing::warn!(%peer, %error, cause, "connection dropped in its handshake");
         }
     }
+}
+
+/// As [`TcpListener::bind`], and has the listener answer the SMC option.
+async fn bind_asking(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    /// Connections that wait in the kernel, as by [`TcpListener::bind`].
+    const BACKLOG: u32 = 1024;
+    let bind = |addr: SocketAddr| {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        syn_option::ask(&socket);
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    let mut last = None;
+    for addr in lookup_host(addr).await? {
+        match bind(addr) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on")))
 }
 
 /// True for errors that concern a single connection that has ended while it waited.

@@ -4,7 +4,8 @@
 //! connection joins it to the memory that a DIBS device shares. On top of that, streams and listeners of tokio wait,
 //! and establish connections by CLC. Those that block are in [`blocking`](crate::blocking).
 
-// What tells whether a stream is ready, urgent bytes, and the handshake in band have no front end but that of tokio.
+// What tells whether a stream is ready, urgent bytes, and the handshake with prior knowledge have no front end but that of
+// tokio.
 #![cfg_attr(not(feature = "tokio"), allow(dead_code))]
 
 pub(crate) mod awake;
@@ -20,6 +21,7 @@ pub(crate) mod established;
 #[cfg(feature = "tokio")]
 mod half;
 pub(crate) mod hybrid;
+pub(crate) mod in_band;
 mod link_group;
 #[cfg(feature = "tokio")]
 mod listener;
@@ -47,6 +49,8 @@ pub mod split;
 #[cfg(feature = "tokio")]
 pub mod split_owned;
 mod stack;
+#[cfg(feature = "stack")]
+mod stack_stream;
 #[cfg(feature = "tokio")]
 mod stream;
 #[cfg(feature = "tokio")]
@@ -61,8 +65,7 @@ mod words;
 pub use config::{DEFAULT_RECEIVE_BUFFER, DebugOutput, Handshake, InvalidSetting, SmcConfig};
 pub use connection::ByteCounts;
 pub use error::ConnectionError;
-#[cfg(feature = "tokio")]
-pub use establish::EstablishError;
+pub use in_band::EstablishError;
 #[cfg(feature = "tokio")]
 pub use listener::SmcListener;
 pub use misbehaved::PeerMisbehaved;
@@ -70,6 +73,8 @@ pub use misbehaved::PeerMisbehaved;
 pub use socket::SmcSocket;
 pub use spin::BusyPoll;
 pub use stack::{Stack, StackTotals};
+#[cfg(feature = "stack")]
+pub use stack_stream::SmcStackStream;
 #[cfg(feature = "tokio")]
 pub use stream::SmcStream;
 pub use transport::Transport;

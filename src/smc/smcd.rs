@@ -158,6 +158,12 @@ impl Smcd {
         Ok(())
     }
 
+    /// The TCP connection below has ended, or carries what it should not. A peer that closes says so in the ring before
+    /// that; one that has said nothing has given up, perhaps without ever having taken our doorbell.
+    pub(crate) fn tcp_has_ended(&self) {
+        self.connection().peer_is_gone_unless_closing();
+    }
+
     fn signalled(&self, ready: tokio::io::Ready) {
         if ready.is_read_closed() || ready.is_write_closed() {
             // The peer's end of the doorbell has gone, and with it the peer, unless it has closed in order: then its

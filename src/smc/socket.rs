@@ -10,6 +10,7 @@ use std::{
 use tokio::net::TcpSocket;
 
 use super::{SmcConfig, SmcListener, SmcStream, establish};
+use crate::tcp_fallback::syn_option;
 
 /// A socket that is not yet connected and does not yet listen, like [`tokio::net::TcpSocket`].
 ///
@@ -80,7 +81,7 @@ impl SmcSocket {
     /// # Cancel safety
     /// Dropping the future closes the connection.
     pub async fn connect(self, addr: SocketAddr) -> io::Result<SmcStream> {
-        establish::client(self.tcp.connect(addr).await?, &self.config).await
+        establish::connect_socket(self.tcp, addr, &self.config).await
     }
 
     /// Listens on the address that the socket is bound to. At most `backlog` connections wait in the kernel.
@@ -91,6 +92,9 @@ impl SmcSocket {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn listen(self, backlog: u32) -> io::Result<SmcListener> {
+        if self.config.listens_for_option() {
+            syn_option::ask(&self.tcp);
+        }
         Ok(SmcListener::from_tcp(self.tcp.listen(backlog)?, self.config))
     }
 

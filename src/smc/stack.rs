@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -10,6 +11,7 @@ use std::{
 
 use super::{
     ByteCounts,
+    config::runtime_dir,
     connection::Connection,
     link_group::{LinkGroup, Pair},
 };
@@ -70,15 +72,24 @@ impl Stack {
     /// # Errors
     /// As [`Loopback::new`].
     pub fn with_loopback(limits: DmbLimits) -> Result<Arc<Self>, DeviceError> {
-        Ok(Self::new(vec![Arc::new(Loopback::new(limits)?)]))
+        Self::with_loopback_in(limits, None)
     }
 
-    /// The stack of this process, made at first use; a child that is forked makes its own. Without a device, if none
+    /// As [`Stack::with_loopback`]; by handshakes in band it reaches processes of other network namespaces that share
+    /// the directory, too.
+    ///
+    /// # Errors
+    /// As [`Loopback::new`].
+    pub fn with_loopback_in(limits: DmbLimits, directory: Option<PathBuf>) -> Result<Arc<Self>, DeviceError> {
+        Ok(Self::new(vec![Arc::new(Loopback::with_directory(limits, directory)?)]))
+    }
+
+    /// The stack of this process, made at first use, with the directory that `SMCD_RUNTIME_DIR` names; a child that is forked makes its own. Without a device, if none
     /// could be had; then every connection is TCP.
     pub fn shared() -> Arc<Self> {
         static SHARED: PerProcess<Arc<Stack>> = PerProcess::new();
         let make = || {
-            Self::with_loopback(DmbLimits::default()).unwrap_or_else(|error| {
+            Self::with_loopback_in(DmbLimits::default(), runtime_dir()).unwrap_or_else(|error| {
                 tracing::warn!(%error, "no loopback device; connections stay TCP");
                 Self::new(Vec::new())
             })

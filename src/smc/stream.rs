@@ -87,7 +87,8 @@ impl SmcStream {
     /// Connects to a remote host with these settings.
     ///
     /// With [`Handshake::InBand`](super::Handshake::InBand) the host must be known to speak CLC; one that does not
-    /// would take the Proposal for data.
+    /// would take the Proposal for data. One of [`SmcConfig::option_peers`] is asked by the SMC option; what only echoes it
+    /// costs a handshake timeout at worst, and is then connected to anew.
     ///
     /// # Errors
     /// Those of [`TcpStream::connect`]; and in band, if the peer answers with something that is not CLC, or not in
@@ -97,7 +98,7 @@ impl SmcStream {
     /// # Cancel safety
     /// Dropping the future closes the connection.
     pub async fn connect_with<A: ToSocketAddrs>(addr: A, config: &SmcConfig) -> io::Result<Self> {
-        establish::client(TcpStream::connect(addr).await?, config).await
+        establish::connect(addr, config).await
     }
 
     pub(super) fn with_path(path: Path, tcp: Arc<TcpStream>) -> Self {
@@ -216,7 +217,7 @@ impl SmcStream {
 /// A client's Proposal came after it had been taken for a plain TCP client.
 #[derive(Debug, thiserror::Error)]
 #[error("the client's CLC Proposal came too late")]
-struct LateProposal;
+pub(super) struct LateProposal;
 
 /// # Cancel safety
 /// A read that was not polled to completion has taken nothing.

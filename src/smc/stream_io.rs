@@ -82,7 +82,13 @@ impl SmcStream {
     /// Nothing is lost; readiness stays.
     pub async fn readable(&self) -> io::Result<()> {
         match &self.path {
-            Path::Smcd(smcd) => smcd.ready(Cause::Data).await,
+            Path::Smcd(smcd) => tokio::select! {
+                ready = smcd.ready(Cause::Data) => ready,
+                () = self.tcp_end() => {
+                    smcd.tcp_has_ended();
+                    smcd.ready(Cause::Data).await
+                }
+            },
             Path::Promoted(hybrid) => hybrid.readable().await,
         }
     }
@@ -345,6 +351,27 @@ impl SmcStream {
         }
     }
 
+    /// Waits until the TCP connection below an SMC-D connection has ended, or carries something: nothing belongs there
+    /// but a Decline from a server that has given up.
+    fn poll_tcp_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Errors count as the end.
+        while ready!(self.tcp.poll_read_ready(cx)).is_ok() && self.is_tcp_alive() {}
+        Poll::Ready(())
+    }
+
+    /// As [`SmcStream::poll_tcp_end`], for any number of tasks.
+    async fn tcp_end(&self) {
+        while self.tcp.readable().await.is_ok() && self.is_tcp_alive() {}
+    }
+
+    /// True if nothing has come by TCP, which the runtime then is told.
+    fn is_tcp_alive(&self) -> bool {
+        let look = || Ok(rustix::net::recv(&self.tcp, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0);
+        self.tcp
+            .try_io(Interest::READABLE, look)
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Waits until a late client's first bytes were looked at.
     #[inline]
     fn poll_decided(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -365,7 +392,13 @@ impl SmcStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &self.path {
-            Path::Smcd(smcd) => smcd.poll_read(cx, buf).map_ok(drop),
+            Path::Smcd(smcd) => match smcd.poll_read(cx, buf) {
+                Poll::Pending if self.poll_tcp_end(cx).is_ready() => {
+                    smcd.tcp_has_ended();
+                    smcd.poll_read(cx, buf).map_ok(drop)
+                }
+                read => read.map_ok(drop),
+            },
             Path::Promoted(hybrid) => {
                 ready!(self.poll_decided(cx))?;
                 hybrid.poll_read(cx, buf).map_ok(drop)

@@ -1,17 +1,14 @@
 //! Whether the first bytes of a TCP connection are CLC, found out without taking them.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+#[cfg(feature = "tokio")]
+mod tokio;
+
+use std::{io, os::fd::AsFd};
 
 use rustix::net::{RecvFlags, recv};
-use tokio::{
-    io::Interest,
-    net::TcpStream,
-    time::{timeout, timeout_at},
-};
 
+#[cfg(feature = "tokio")]
+pub(crate) use self::tokio::{Peek, first_bytes};
 use crate::clc::wire::Eyecatcher;
 
 const LEN: usize = 4;
@@ -27,42 +24,21 @@ pub(crate) enum First {
     Silence,
 }
 
-/// Waits for the first bytes of `tcp`: for `patience` until the first, then until `deadline` for the rest of what
-/// looks like an eyecatcher. Nothing is consumed.
-///
-/// # Errors
-/// If the connection fails.
-///
-/// # Cancel safety
-/// Nothing is lost.
-pub(crate) async fn first_bytes(tcp: &TcpStream, patience: Duration, deadline: Instant) -> io::Result<First> {
-    match timeout(patience, tcp.async_io(Interest::READABLE, || look(tcp))).await {
-        Err(_) => return Ok(First::Silence),
-        Ok(Err(error)) => return Err(error),
-        Ok(Ok(Some(first))) => return Ok(first),
-        Ok(Ok(None)) => {}
-    }
-    let rest = tcp.async_io(Interest::READABLE, || match look(tcp)? {
-        None => Err(io::ErrorKind::WouldBlock.into()),
-        Some(first) => Ok(first),
-    });
-    // Whoever sends a part of an eyecatcher and then nothing is no SMC endpoint.
-    timeout_at(deadline.into(), rest).await.unwrap_or(Ok(First::Data))
-}
-
 /// What has come of a connection that was silent before: decides it for good. `WouldBlock` if nothing has come.
-pub(crate) fn late_bytes(tcp: &TcpStream) -> io::Result<First> {
-    Ok(look(tcp)?.unwrap_or(First::Data))
+#[cfg(feature = "tokio")]
+pub(crate) fn late_bytes(tcp: impl AsFd) -> io::Result<First> {
+    Ok(look(tcp, judge)?.unwrap_or(First::Data))
 }
 
-/// Looks at the first bytes. `None` if they may become an eyecatcher, `WouldBlock` if there are none.
-fn look(tcp: &TcpStream) -> io::Result<Option<First>> {
+/// Looks at the first bytes. `WouldBlock` if there are none.
+pub(crate) fn look<T>(tcp: impl AsFd, judge: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
     let mut bytes = [0; LEN];
     let (n, _) = recv(tcp, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
     Ok(judge(bytes.get(..n).unwrap_or(&bytes)))
 }
 
-fn judge(bytes: &[u8]) -> Option<First> {
+/// What these bytes are. `None` if they may become an eyecatcher.
+pub(crate) fn judge(bytes: &[u8]) -> Option<First> {
     let starts = |e: Eyecatcher| e.to_bytes().starts_with(bytes);
     if bytes.is_empty() || !(starts(Eyecatcher::Smcr) || starts(Eyecatcher::Smcd)) {
         Some(First::Data)

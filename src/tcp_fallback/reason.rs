@@ -36,6 +36,11 @@ pub enum FallbackReason {
     LeftToSystem,
     /// The peer gave it back to TCP.
     PeerWentBack,
+    /// The SMC option could not be asked for: there are no eBPF programs for this process
+    /// ([`syn_option`](super::syn_option)).
+    OptionUnavailable,
+    /// The peer sent the SMC option back, and then did not speak CLC. The connection was made anew without it.
+    OptionEchoed,
 }
 
 impl FallbackReason {
@@ -44,10 +49,11 @@ impl FallbackReason {
         match self {
             Self::Disabled | Self::NotYet | Self::PeerNotLocal | Self::SocketInUse => DeclineCode(0),
             Self::StackInherited | Self::LeftToSystem | Self::PeerWentBack => DeclineCode(0),
+            Self::OptionUnavailable => DeclineCode(0),
             Self::PeerUnproven | Self::PeerLeft | Self::PeerMisbehaved | Self::SideChannel(_) => {
                 DeclineCode::INTERNAL
             }
-            Self::PeerNotSmc => DeclineCode::PEER_NO_SMC,
+            Self::PeerNotSmc | Self::OptionEchoed => DeclineCode::PEER_NO_SMC,
             Self::Declined(code) => code,
             Self::PeerDeclined(_) => DeclineCode::PEER_DECLINED,
         }
@@ -70,6 +76,8 @@ impl FallbackReason {
             Self::StackInherited => (11, 0),
             Self::LeftToSystem => (12, 0),
             Self::PeerWentBack => (13, 0),
+            Self::OptionUnavailable => (14, 0),
+            Self::OptionEchoed => (15, 0),
         }
     }
 
@@ -93,6 +101,8 @@ impl FallbackReason {
             (11, 0) => Self::StackInherited,
             (12, 0) => Self::LeftToSystem,
             (13, 0) => Self::PeerWentBack,
+            (14, 0) => Self::OptionUnavailable,
+            (15, 0) => Self::OptionEchoed,
             _ => return None,
         })
     }
@@ -123,6 +133,8 @@ impl fmt::Display for FallbackReason {
             Self::StackInherited => f.write_str("its stack belongs to the parent process"),
             Self::LeftToSystem => f.write_str("given back to TCP"),
             Self::PeerWentBack => f.write_str("given back to TCP by the peer"),
+            Self::OptionUnavailable => f.write_str("the SMC option is not enabled on this system"),
+            Self::OptionEchoed => f.write_str("the peer echoed the SMC option and does not speak SMC"),
         }
     }
 }

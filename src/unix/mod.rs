@@ -6,10 +6,13 @@ pub(crate) mod errno;
 pub(crate) mod generation;
 mod handed;
 pub(crate) mod kept;
+pub(crate) mod name;
 pub(crate) mod packet;
 mod per_process;
 pub(crate) mod sized_memory;
 pub(crate) mod sockopt;
+#[cfg(feature = "stack")]
+pub(crate) mod tun;
 
 pub(crate) use generation::Generation;
 pub(crate) use handed::Handed;

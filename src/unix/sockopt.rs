@@ -19,6 +19,51 @@ fn get(socket: impl AsFd, level: i32, name: i32, value: &mut [u8]) -> io::Result
     if result == 0 { Ok(len as usize) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sets an option that is a number.
+///
+/// # Errors
+/// The system's.
+fn set(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads the four bytes of `value`. The descriptor is borrowed for the time of the call.
+    let result =
+        unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<i32>() as u32) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The level of SMC, and the option by which a TCP socket asks `cli/bpf/syn_option.bpf.c` for the SMC option.
+const SOL_SMC: i32 = 286;
+const SMC_OPTION: i32 = 100;
+
+bitflags::bitflags! {
+    /// What a TCP socket has to do with the SMC option.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) struct SmcOption: u32 {
+        /// It, or its listener, has asked for the option to be sent.
+        const ASKED = 1;
+        /// Its peer has sent the option.
+        const PEER_SENT = 2;
+    }
+}
+
+/// Asks for the SMC option to be sent, or not any more.
+///
+/// # Errors
+/// `ENOPROTOOPT` if there are no eBPF programs for this process.
+pub(crate) fn ask_for_smc_option(socket: impl AsFd, wanted: bool) -> io::Result<()> {
+    set(socket, SOL_SMC, SMC_OPTION, wanted.into())
+}
+
+/// What became of it.
+///
+/// # Errors
+/// As for [`ask_for_smc_option`].
+pub(crate) fn smc_option(socket: impl AsFd) -> io::Result<SmcOption> {
+    let mut flags = [0; 4];
+    get(socket, SOL_SMC, SMC_OPTION, &mut flags)?;
+    Ok(SmcOption::from_bits_truncate(u32::from_ne_bytes(flags)))
+}
+
 /// User id of the process at the other end of a unix socket: when it connected, or began to listen.
 ///
 /// Not by rustix, whose type for this has no place for a process of another pid namespace.

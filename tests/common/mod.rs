@@ -1,6 +1,7 @@
 //! What the tests share: pairs of streams, and other processes.
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
+pub mod namespace;
 mod process;
 mod settings;
 

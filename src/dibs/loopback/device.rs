@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -17,7 +18,7 @@ use crate::{
         BadDmb, Cause, Chid, Device, DeviceError, Dmb, DmbToken, Doorbell, Gid, Memory, RemoteDmb, VlanId,
         order,
     },
-    unix::{Generation, closer},
+    unix::{Generation, closer, name::Name},
 };
 
 /// Fabric id of the loopback fabric between processes.
@@ -63,11 +64,37 @@ struct Inner {
     gid: Gid,
     uid: u32,
     limits: DmbLimits,
+    /// Where it is to be found too, by processes of other network namespaces.
+    directory: Option<PathBuf>,
     state: Mutex<State>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // In a child it is still the parent's.
+        if self.of.is_past() {
+            return;
+        }
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Entrance::Open(name) = &state.entrance {
+            name.remove();
+        }
+    }
+}
+
+/// The name in the directory.
+#[derive(Debug)]
+enum Entrance {
+    /// There is none as long as nobody needs it: it would outlive a process that is killed.
+    NotYet,
+    Open(Name),
+    /// It cannot be.
+    Failed,
 }
 
 struct State {
     inbox: Inbox,
+    entrance: Entrance,
     own: HashMap<DmbToken, Own>,
     indexes: Indexes,
     bytes: usize,
@@ -149,11 +176,21 @@ impl Loopback {
     /// # Errors
     /// If the system has no random numbers, descriptors or memory left.
     pub fn new(limits: DmbLimits) -> Result<Self, DeviceError> {
+        Self::with_directory(limits, None)
+    }
+
+    /// As [`Loopback::new`]. In the directory, if one is given, it is found by processes of other network namespaces
+    /// too, from the first handshake in band on ([`Device::tend`]); who may write to it is trusted not to keep them from
+    /// finding each other.
+    ///
+    /// # Errors
+    /// As [`Loopback::new`].
+    pub fn with_directory(limits: DmbLimits, directory: Option<PathBuf>) -> Result<Self, DeviceError> {
         let gid = random_gid()?;
         let listener = link::listen_as(gid)?;
         let uid = rustix::process::geteuid().as_raw();
         let (of, state) = (Generation::current(), Mutex::new(State::new(Inbox::new(listener))));
-        Ok(Self(Arc::new(Inner { of, gid, uid, limits, state })))
+        Ok(Self(Arc::new(Inner { of, gid, uid, limits, directory, state })))
     }
 
     /// Makes sure that the device is this process' own. In a child, GID and tokens are those of the parent, and a lock
@@ -224,10 +261,27 @@ impl Loopback {
             let users: HashSet<Gid> = state.own.values().map(|own| own.user).collect();
             state.links.retain(|user, _| users.contains(user));
         }
-        let link = Link::open(self.0.gid, user)?;
+        let link = Link::open(self.0.gid, user, self.0.directory.as_deref())?;
         let uid = link.uid;
         state.links.insert(user, link);
         Ok(uid)
+    }
+}
+
+impl Loopback {
+    /// Makes the name in the directory, at first use.
+    fn open_entrance(&self, state: &mut State) {
+        let (Some(directory), Entrance::NotYet) = (&self.0.directory, &state.entrance) else { return };
+        state.entrance = match link::listen_in(directory, self.0.gid) {
+            Ok((listener, name)) => {
+                state.inbox.add_listener(listener);
+                Entrance::Open(name)
+            }
+            Err(error) => {
+                tracing::warn!(dir = %directory.display(), %error, "no name in the runtime directory");
+                Entrance::Failed
+            }
+        };
     }
 }
 
@@ -244,6 +298,7 @@ impl State {
     fn new(inbox: Inbox) -> Self {
         Self {
             inbox,
+            entrance: Entrance::NotYet,
             own: HashMap::new(),
             indexes: Indexes::default(),
             bytes: 0,
@@ -348,7 +403,9 @@ impl Device for Loopback {
         if self.check_own().is_err() {
             return;
         }
-        self.state().inbox.take_in();
+        let mut state = self.state();
+        self.open_entrance(&mut state);
+        state.inbox.take_in();
     }
 
     fn max_dmbs(&self) -> usize {

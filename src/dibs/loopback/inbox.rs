@@ -35,7 +35,7 @@ const OWN: u64 = 0;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    listener: PacketSocket,
+    listeners: Vec<PacketSocket>,
     links: Vec<IncomingLink>,
     last_link: u64,
     offers: HashMap<(Gid, DmbToken), (u64, Offer)>,
@@ -55,7 +55,13 @@ impl Inbox {
     pub(super) fn new(listener: PacketSocket) -> Self {
         let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let max_offers = usize::try_from(descriptors / 8).unwrap_or(usize::MAX).clamp(16, MAX_OFFERS);
-        Self { listener, links: Vec::new(), last_link: OWN, offers: HashMap::new(), max_offers }
+        let listeners = vec![listener];
+        Self { listeners, links: Vec::new(), last_link: OWN, offers: HashMap::new(), max_offers }
+    }
+
+    /// Takes in what comes by this one, too.
+    pub(super) fn add_listener(&mut self, listener: PacketSocket) {
+        self.listeners.push(listener);
     }
 
     /// Takes in what has come since the last look.
@@ -67,7 +73,7 @@ impl Inbox {
         let mut links = std::mem::take(&mut self.links);
         links.retain_mut(|link| self.read(link, &mut packets));
         for _ in 0..ACCEPTS {
-            let Some(socket) = self.listener.accept() else { break };
+            let Some(socket) = self.listeners.iter().find_map(PacketSocket::accept) else { break };
             self.last_link += 1;
             let mut link =
                 IncomingLink { number: self.last_link, socket, gid: None, offered: VecDeque::new() };

@@ -1,15 +1,14 @@
 //! Links between the devices of two processes: unix sequenced-packet sockets, each used in one direction.
 //!
-//! A device listens under the abstract name of its GID. Who owns a DMB connects to its user's name, says who it is,
+//! A device listens under the abstract name of its GID, and under one in a directory if it has one. Who owns a DMB connects to its user's name, says who it is,
 //! and announces the DMB. The claim is not checked: an announcement is worth something only together with the
 //! token, 64 random bits that owner and user exchange by CLC.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, path::Path};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    net::{SocketAddrUnix, bind, connect, listen},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -17,6 +16,7 @@ use super::offer::Offer;
 use crate::{
     dibs::{DeviceError, DmbToken, Gid},
     unix::{
+        name::{Name, sweep},
         packet::{self, PacketSocket, Received},
         sockopt::peer_uid,
     },
@@ -64,16 +64,38 @@ pub(super) enum Look {
     Closed,
 }
 
-fn name_of(gid: Gid) -> Result<SocketAddrUnix, Errno> {
-    SocketAddrUnix::new_abstract_name(format!("smcd/dibs/{gid}").as_bytes())
+/// The name of a device in a directory begins so.
+const FILE: &str = "dibs-";
+
+fn abstract_name(gid: Gid) -> Name {
+    Name::Abstract(format!("smcd/dibs/{gid}"))
+}
+
+fn file_name(gid: Gid, directory: &Path) -> Name {
+    Name::File(directory.join(format!("{FILE}{gid}")))
 }
 
 /// Listens under the name of `gid`.
+///
+/// # Errors
+/// The system's.
 pub(super) fn listen_as(gid: Gid) -> Result<PacketSocket, DeviceError> {
     let socket = PacketSocket::new()?;
-    bind(&socket, &name_of(gid)?)?;
-    listen(&socket, BACKLOG)?;
+    abstract_name(gid).listen(&socket, BACKLOG)?;
     Ok(socket)
+}
+
+/// Listens under the name of `gid` in a directory, too, and removes what processes left there that have died.
+///
+/// # Errors
+/// The system's.
+pub(super) fn listen_in(directory: &Path, gid: Gid) -> Result<(PacketSocket, Name), DeviceError> {
+    if let Err(error) = sweep(directory, |name| name.starts_with(FILE.as_bytes())) {
+        tracing::warn!(dir = %directory.display(), %error, "the runtime directory cannot be read");
+    }
+    let (socket, name) = (PacketSocket::new()?, file_name(gid, directory));
+    name.listen(&socket, BACKLOG)?;
+    Ok((socket, name))
 }
 
 /// Takes the next packet off a link that somebody opened to us.
@@ -111,10 +133,17 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Opens a link from `from` to the device `to`.
-    pub(super) fn open(from: Gid, to: Gid) -> Result<Self, DeviceError> {
+    /// Opens a link from `from` to the device `to`, by its abstract name or that in the directory.
+    ///
+    /// # Errors
+    /// `Unreachable` if it has neither.
+    pub(super) fn open(from: Gid, to: Gid, directory: Option<&Path>) -> Result<Self, DeviceError> {
         let socket = PacketSocket::new()?;
-        match connect(&socket, &name_of(to)?) {
+        let mut connected = abstract_name(to).connect(&socket);
+        if let (Err(Errno::CONNREFUSED), Some(directory)) = (connected, directory) {
+            connected = file_name(to, directory).connect(&socket);
+        }
+        match connected {
             Ok(()) => {}
             Err(Errno::CONNREFUSED | Errno::NOENT) => return Err(DeviceError::Unreachable(to)),
             Err(Errno::AGAIN) => return Err(DeviceError::Busy),

@@ -7,6 +7,7 @@
 //! | `SMCD_PROMOTION` | [`SmcConfig::promotion`] | `eager`, `off`, or bytes and messages such as `256K:24` |
 //! | `SMCD_BUSY_POLL` | [`SmcConfig::busy_poll`] | `adaptive`, `off`, or microseconds |
 //! | `SMCD_RUNTIME_DIR` | [`SmcConfig::runtime_dir`] | a directory |
+//! | `SMCD_OPTION_PEERS` | [`SmcConfig::option_peers`] | prefixes such as `10.0.0.0/8,fd00::/8` |
 //! | `SMCD_OBSERVE` | [`SmcConfig::observe`] | `1` or `0` |
 //! | `SMCD_DEBUG`, else `SMC_DEBUG` | [`DebugOutput`] | `1` for the standard error stream, or a file |
 //!
@@ -19,7 +20,10 @@
 use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use super::SmcConfig;
-use crate::{BusyPoll, tcp_fallback::Promotion};
+use crate::{
+    BusyPoll,
+    tcp_fallback::{IpPrefix, Promotion},
+};
 
 /// Names for the bytes of the receive buffer, the preferred one first.
 const RECEIVE_BUFFER: [&str; 2] = ["SMCD_RCVBUF", "SMC_RCVBUF"];
@@ -30,6 +34,7 @@ const SEND_BUFFER: [&str; 2] = ["SMCD_SNDBUF", "SMC_SNDBUF"];
 const PROMOTION: &str = "SMCD_PROMOTION";
 const BUSY_POLL: &str = "SMCD_BUSY_POLL";
 const RUNTIME_DIR: &str = "SMCD_RUNTIME_DIR";
+const OPTION_PEERS: &str = "SMCD_OPTION_PEERS";
 const OBSERVE: &str = "SMCD_OBSERVE";
 
 /// Names for where to report to, the preferred one first.
@@ -56,6 +61,7 @@ impl SmcConfig {
     /// | `SMCD_PROMOTION` | `eager`, `off`, or bytes and messages such as `256K:24` |
     /// | `SMCD_BUSY_POLL` | `adaptive`, `off`, or microseconds |
     /// | `SMCD_RUNTIME_DIR` | a directory |
+    /// | `SMCD_OPTION_PEERS` | prefixes of addresses such as `10.0.0.0/8,fd00::/8` |
     /// | `SMCD_OBSERVE` | `1` or `0` |
     ///
     /// # Errors
@@ -82,6 +88,10 @@ impl SmcConfig {
         let how = "adaptive, off, or a number of microseconds";
         if let Some(how) = first_of(&lookup, &[BUSY_POLL], how, parse_busy_poll)? {
             config.busy_poll = how;
+        }
+        let peers = "prefixes of addresses such as 10.0.0.0/8,fd00::/8";
+        if let Some(peers) = first_of(&lookup, &[OPTION_PEERS], peers, parse_prefixes)? {
+            config.option_peers = peers;
         }
         if let Some(observe) = first_of(&lookup, &[OBSERVE], "0 or 1", parse_switch)? {
             config.observe = observe;
@@ -119,7 +129,7 @@ impl DebugOutput {
 }
 
 /// The directory that `SMCD_RUNTIME_DIR` names.
-pub(super) fn runtime_dir() -> Option<PathBuf> {
+pub(in crate::smc) fn runtime_dir() -> Option<PathBuf> {
     path(&|name: &str| env::var_os(name), RUNTIME_DIR)
 }
 
@@ -181,6 +191,10 @@ fn parse_busy_poll(text: &str) -> Option<BusyPoll> {
     }
 }
 
+fn parse_prefixes(text: &str) -> Option<Vec<IpPrefix>> {
+    text.split(',').map(|prefix| prefix.trim().parse().ok()).collect()
+}
+
 fn parse_switch(text: &str) -> Option<bool> {
     match text {
         "1" => Some(true),
@@ -231,6 +245,8 @@ mod tests {
         assert_eq!(busy_poll("off"), BusyPoll::Off);
         assert_eq!(busy_poll("50"), BusyPoll::For(Duration::from_micros(50)));
         assert!(config(&[(OBSERVE, "1")]).unwrap().observe);
+        let peers = config(&[(OPTION_PEERS, "10.0.0.0/8, fd00::/8")]).unwrap().option_peers;
+        assert_eq!(peers, ["10.0.0.0/8", "fd00::/8"].map(|prefix| prefix.parse().unwrap()));
     }
 
     #[test]
@@ -248,6 +264,8 @@ mod tests {
             ("SMCD_PROMOTION", "1:4294967296"),
             ("SMCD_BUSY_POLL", "1.5"),
             ("SMCD_OBSERVE", "yes"),
+            ("SMCD_OPTION_PEERS", "10.0.0.0/8,"),
+            ("SMCD_OPTION_PEERS", "10.0.0.0/33"),
         ];
         for (name, value) in wrong {
             assert_eq!(config(&[(name, value)]).unwrap_err().variable, name, "{value}");

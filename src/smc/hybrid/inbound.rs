@@ -149,6 +149,11 @@ impl Inbound {
         self.stays = true;
     }
 
+    /// Nothing goes by TCP.
+    pub(super) fn begin_on_ring(&mut self) {
+        self.from = From::Ring;
+    }
+
     /// True if the peer has switched, and what it wrote to the ring is still to be read from there.
     pub(super) fn has_switched(&self) -> bool {
         matches!(self.from, From::TcpUntil(_) | From::Ring | From::Undecided(_))

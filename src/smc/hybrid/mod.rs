@@ -140,6 +140,8 @@ pub(crate) struct Hybrid<R: Ring, T: Tcp> {
     /// Copies of what the two mutexes hold, for a quick look. True once, if ever, and perhaps not to the end.
     reads_ring: AtomicBool,
     writes_ring: AtomicBool,
+    /// The rings carry all of the connection, since before its first byte.
+    is_in_band: AtomicBool,
     /// Other processes have the socket too.
     shared: AtomicBool,
     /// Calls of the application's own that read from the TCP socket, or wait for it alone.
@@ -179,6 +181,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             reason: Mutex::new(FallbackReason::NotYet),
             reads_ring: AtomicBool::new(false),
             writes_ring: AtomicBool::new(false),
+            is_in_band: AtomicBool::new(false),
             shared: AtomicBool::new(false),
             baton: OnceLock::new(),
             reads_in_flight: AtomicU32::new(0),
@@ -268,7 +271,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     pub(crate) fn byte_counts(&self) -> ByteCounts {
         let Some(ring) = self.ring.get() else { return ByteCounts::default() };
         let ByteCounts { received, sent } = ring.connection().byte_counts();
-        let payload = |bytes: u64| bytes.saturating_sub(PREAMBLE as u64);
+        let preamble = if self.is_in_band.load(Ordering::Relaxed) { 0 } else { PREAMBLE as u64 };
+        let payload = |bytes: u64| bytes.saturating_sub(preamble);
         ByteCounts { received: payload(received), sent: payload(sent) }
     }
 
@@ -388,7 +392,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     pub(crate) fn agree(&self, established: Established) -> bool {
         match R::new(established, &self.home) {
             Ok(ring) => {
-                ring.transport().announce(&self.tally, ring.connection(), false);
+                let is_in_band = self.is_in_band.load(Ordering::Relaxed);
+                ring.transport().announce(&self.tally, ring.connection(), is_in_band);
                 let is_new = self.ring.set(ring).is_ok();
                 fault!("promotion-agreed");
                 self.enter(Phase::Agreed);
@@ -400,6 +405,20 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
                 false
             }
         }
+    }
+
+    /// Both ends have agreed in band, before the first byte: all of them go by the rings. False if they cannot.
+    pub(crate) fn begin_on_rings(&self, established: Established) -> bool {
+        self.is_in_band.store(true, Ordering::Relaxed);
+        self.tally.make_record(self.tcp.socket());
+        if !self.agree(established) {
+            return false;
+        }
+        lock(&self.inbound).begin_on_ring();
+        lock(&self.outbound).begin_on_ring();
+        self.reads_ring.store(true, Ordering::Release);
+        self.writes_ring.store(true, Ordering::Release);
+        true
     }
 
     /// The connection stays TCP for good, or as much of it as has not been switched.

@@ -42,6 +42,11 @@ impl Outbound {
         self.stays = true;
     }
 
+    /// Nothing goes by TCP.
+    pub(super) fn begin_on_ring(&mut self) {
+        self.on_ring = true;
+    }
+
     /// TCP is all that there is to write to from now on.
     pub(super) fn go_back(&mut self) {
         self.on_ring = false;

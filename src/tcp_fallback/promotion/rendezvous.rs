@@ -17,11 +17,16 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-use super::{channel::Channel, four_tuple::FourTuple, name::Name, owner::owner_of};
+use super::{
+    channel::Channel,
+    four_tuple::FourTuple,
+    name::{BACKLOG, name_of},
+    owner::owner_of,
+};
 use crate::{
     fault::fault,
     tcp_fallback::FallbackReason,
-    unix::{packet::PacketSocket, sockopt::peer_uid},
+    unix::{name::Name, packet::PacketSocket, sockopt::peer_uid},
 };
 
 /// Names that a process may hold at once: this part of the descriptors that it may have, within limits.
@@ -75,7 +80,7 @@ impl Rendezvous {
             return Err(FallbackReason::PeerNotLocal);
         }
         let cookie = socket_cookie(&tcp).map_err(|errno| failed(errno.into()))?;
-        Ok(Self { tuple, cookie, name: Name::of(&tuple, runtime_dir) })
+        Ok(Self { tuple, cookie, name: name_of(&tuple, runtime_dir) })
     }
 
     /// Connects to the other end if it waits; else waits for it.
@@ -100,7 +105,7 @@ impl Rendezvous {
 
     fn wait(&self, socket: PacketSocket) -> Meeting {
         let Some(place) = Place::take() else { return Meeting::NotNow };
-        match self.name.listen(&socket) {
+        match self.name.listen(&socket, BACKLOG) {
             Ok(()) => {
                 fault!("promotion-listening");
                 Meeting::Waiting(Waiting { listener: socket, name: self.name.clone(), _place: place })

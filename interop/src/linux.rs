@@ -1,0 +1,36 @@
+//! Linux' SMC sockets, by the calls that TCP sockets take.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+};
+
+use rustix::net::{
+    AddressFamily, Protocol, SocketType, bind, connect as connect_to, listen as listen_on, socket,
+    sockopt::set_socket_reuseaddr,
+};
+
+/// Address family of SMC; the protocol says which addresses it has.
+const AF_SMC: AddressFamily = AddressFamily::from_raw(43);
+const SMCPROTO_SMC6: u32 = 1;
+
+fn smc_socket(address: SocketAddr) -> anyhow::Result<OwnedFd> {
+    let ipv6 = rustix::net::RawProtocol::new(SMCPROTO_SMC6).map(Protocol::from_raw);
+    Ok(socket(AF_SMC, SocketType::STREAM, ipv6.filter(|_| address.is_ipv6()))?)
+}
+
+/// Listens; the standard library's calls work on such a socket, too.
+pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let socket = smc_socket(address)?;
+    set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    listen_on(&socket, 16)?;
+    Ok(socket.into())
+}
+
+/// Connects; see [`listen`].
+pub(crate) fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let socket = smc_socket(address)?;
+    connect_to(&socket, &address)?;
+    Ok(socket.into())
+}
