@@ -18,10 +18,12 @@ static int watch(int fd) {
     return epoll;
 }
 
-static void receive(int epoll, int fd, int number) {
+/* The other end has sent something, and done what it could for the promotion, before the fork. */
+static void receive(int epoll, int fd, int number, bool forks) {
     struct epoll_event event;
     int got;
     EXPECT(epoll_wait(epoll, &event, 1, 10000) == 1 && event.events == EPOLLIN);
+    if (forks) fork_once();
     recv_all(fd, &got, sizeof got);
     EXPECT(got == number);
 }
@@ -29,10 +31,9 @@ static void receive(int epoll, int fd, int number) {
 static void converse(int fd, bool is_server, bool forks, int round) {
     int epoll = watch(fd);
     for (int i = 0; i < round + AFTER; i++) {
-        if (is_server) receive(epoll, fd, i);
+        if (is_server) receive(epoll, fd, i, forks && i == round);
         send_all(fd, &i, sizeof i);
-        if (i == round && forks) fork_once();
-        if (!is_server) receive(epoll, fd, i);
+        if (!is_server) receive(epoll, fd, i, forks && i == round);
     }
     EXPECT(close(epoll) == 0);
 }
