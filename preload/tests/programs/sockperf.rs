@@ -45,7 +45,7 @@ fn check_round_trips(text: &str) {
     let valid =
         text.lines().find(|line| line.contains("[Valid Duration]")).unwrap_or_else(|| panic!("{text}"));
     let (sent, received) = (number(valid, "SentMessages="), number(valid, "ReceivedMessages="));
-    assert!(sent > 100 && sent == received, "{text}");
+    assert!(sent > 10 && sent == received, "{text}");
     assert!(
         text.contains("# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0"),
         "{text}"

@@ -38,11 +38,11 @@ fn play(hybrid: SimHybrid, tcp: &SimTcp, part: &Part, total: usize) {
     let mut hybrid = Some(hybrid);
     let mut is_due = part.demotes_after;
     while written < total || read < total {
-        assert!(start.elapsed() < Duration::from_secs(20), "side {}: {written} {read}", part.side);
+        assert!(start.elapsed() < Duration::from_secs(120), "side {}: {written} {read}", part.side);
         if is_due.is_some_and(|after| written + read >= after) {
             is_due = None;
             let hybrid_now = hybrid.as_ref().unwrap();
-            let is_given_back = match hybrid_now.demote(part.most, Duration::from_secs(5)) {
+            let is_given_back = match hybrid_now.demote(part.most, Duration::from_secs(60)) {
                 Ok(left) => left <= part.most,
                 Err(DemoteError::Unread(left)) => left <= part.most,
                 Err(error) => panic!("{error}"),
