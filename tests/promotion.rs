@@ -330,6 +330,29 @@ fn nobody_is_promoted_who_does_not_want_it() {
     }));
 }
 
+/// A peer that becomes due by far more traffic than it takes is waited for; one that has had more than that is not.
+#[test]
+fn a_peer_that_never_comes_is_not_waited_for_for_ever() {
+    block_on(in_time(async {
+        let eager = promoting(Promotion::Eager);
+        let (mut client, mut server) = pair_with(&eager, &promoting(Promotion::Off)).await;
+        let mut rounds = 0;
+        while client.transport() == Transport::Tcp(FallbackReason::NotYet) {
+            exchange(&mut client, &mut server, 1).await;
+            exchange(&mut server, &mut client, 2).await;
+            rounds += 1;
+        }
+        assert!(rounds > 200, "{rounds}");
+        assert_eq!(client.transport(), Transport::Tcp(FallbackReason::PeerNotSmc));
+        exchange(&mut client, &mut server, 3).await;
+        exchange(&mut server, &mut client, 4).await;
+
+        let late = promoting(Promotion::After { bytes: u64::MAX, messages: 300 });
+        let (mut client, mut server) = pair_with(&eager, &late).await;
+        promote(&mut client, &mut server).await;
+    }));
+}
+
 #[test]
 fn ends_meet_in_a_directory() {
     block_on(in_time(async {

@@ -10,7 +10,7 @@ use crate::{clc::DeclineCode, unix::errno::errno_of_kind};
 pub enum FallbackReason {
     /// SMC-D was not tried: the configuration says so.
     Disabled,
-    /// The peer sent no CLC message: it is a plain TCP program.
+    /// The peer sent no CLC message, or never came to be promoted: it is a plain TCP program.
     PeerNotSmc,
     /// This side declined, for this reason.
     Declined(DeclineCode),

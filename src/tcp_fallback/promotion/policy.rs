@@ -4,6 +4,11 @@
 ///
 /// Both ends have to want it, each by its own policy. Promotion costs about as much as a few dozen messages, so
 /// connections that carry less are better left alone.
+///
+/// An end that wants it waits for the other one, while the connection goes on as TCP. After 256 calls of each kind, or 32
+/// MiB, and 200 ms, it waits no longer: then the peer has no such library, and the connection stays TCP
+/// ([`FallbackReason::PeerNotSmc`](crate::FallbackReason::PeerNotSmc)). Policies of two ends that differ by more than that
+/// miss each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Promotion {
