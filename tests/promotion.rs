@@ -349,6 +349,10 @@ fn a_peer_that_never_comes_is_not_waited_for_for_ever() {
 
         let late = promoting(Promotion::After { bytes: u64::MAX, messages: 300 });
         let (mut client, mut server) = pair_with(&eager, &late).await;
+        while !client.transport().is_smcd() {
+            exchange(&mut client, &mut server, 5).await;
+            exchange(&mut server, &mut client, 6).await;
+        }
         promote(&mut client, &mut server).await;
     }));
 }
