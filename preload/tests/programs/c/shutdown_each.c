@@ -10,6 +10,8 @@ static void serve_half_closed(int fd) {
     SHOW(recv(fd, text, 4, MSG_WAITALL));
     SHOW(recv(fd, text, sizeof text, 0));
     SHOW(recv(fd, text, sizeof text, 0));
+    /* Once both directions are shut, the other end has no connection to shut down any more. */
+    meet();
     send_filled(fd, 500000, 1);
     SHOW(shutdown(fd, SHUT_WR));
     SHOW(shutdown(fd, 7));
@@ -58,6 +60,7 @@ void connect_and_run(uint16_t port) {
     SHOW(write(fd, "x", 1));
     SHOW(send(fd, "x", 1, MSG_NOSIGNAL));
     note("%d times SIGPIPE", (int)pipes);
+    meet();
     recv_filled(fd, 500000, 1);
     SHOW(recv(fd, text, sizeof text, 0));
     SHOW(close(fd));
