@@ -10,7 +10,7 @@ use crate::{
     errno,
     real::hook,
     settings,
-    table::{self, Entry, Kind},
+    table::{self, Entry},
 };
 
 /// Goes beside a new instance.
@@ -38,14 +38,12 @@ hook! {
 hook! {
     /// `epoll_ctl`
     fn epoll_ctl(instance: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int, kernel => {
-        if table::kind(fd) != Kind::Entry {
-            return kernel(instance, op, fd, event);
-        }
-        let (entry, watching) = (table::entry(fd), table::entry(instance));
+        let entry = table::entry(fd);
         let stream = table::stream_of(entry.as_ref());
-        if stream.is_some_and(|stream| stream.stays_tcp()) {
+        if entry.is_none() || stream.is_some_and(|stream| stream.stays_tcp()) {
             return kernel(instance, op, fd, event);
         }
+        let watching = table::entry(instance);
         let Some(epoll) = table::epoll_of(watching.as_ref()) else {
             if let Some(stream) = stream {
                 // An instance that we do not know cannot be told of rings.

@@ -22,9 +22,7 @@ fn receive(
     rings: impl FnOnce(&Arc<Stream>) -> io::Result<usize>,
 ) -> ssize_t {
     let entry = table::entry(fd);
-    let Some(stream) = table::stream_of(entry.as_ref()).filter(|stream| !stream.raw.stays()) else {
-        return kernel();
-    };
+    let Some(stream) = table::stream_of(entry.as_ref()) else { return kernel() };
     match errno::quietly(|| stream.way_in()) {
         Some(Way::Counted) => {
             let result = kernel();

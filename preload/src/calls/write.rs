@@ -23,9 +23,7 @@ fn transmit(
     rings: impl FnOnce(&Arc<Stream>) -> io::Result<usize>,
 ) -> ssize_t {
     let entry = table::entry(fd);
-    let Some(stream) = table::stream_of(entry.as_ref()).filter(|stream| !stream.raw.stays()) else {
-        return kernel();
-    };
+    let Some(stream) = table::stream_of(entry.as_ref()) else { return kernel() };
     if flags & libc::MSG_OOB != 0 {
         // Signals, marks and the place of the byte are the kernel's.
         errno::quietly(|| stream.leaves_us("it sends urgent data"));

@@ -32,8 +32,9 @@ impl Hope {
 
     /// True if the peer would have come by now.
     pub(super) fn is_lost(&self, tally: &Tally) -> bool {
-        let turns = calls(tally).iter().zip(self.calls).map(|(now, then)| now.saturating_sub(then)).min();
-        let was_enough = turns >= Some(TURNS) || tally.bytes().saturating_sub(self.bytes) >= BYTES;
+        let had_turns =
+            calls(tally).into_iter().zip(self.calls).all(|(now, then)| now.saturating_sub(then) >= TURNS);
+        let was_enough = had_turns || tally.bytes().saturating_sub(self.bytes) >= BYTES;
         was_enough && self.since.elapsed() >= LEAST
     }
 }

@@ -355,6 +355,46 @@ __attribute__((weak)) void server(int fd) { die("no server for descriptor %d", f
 __attribute__((weak)) void client(int fd) { die("no client for descriptor %d", fd); }
 __attribute__((weak)) void executed(int argc, char **argv) { die("executed with %d, %s", argc, argv[0]); }
 
+/* A message of one byte, with room for a descriptor beside it. */
+struct handover {
+    char byte;
+    struct iovec part;
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
+};
+
+static struct msghdr message_of(struct handover *handover) {
+    handover->part = (struct iovec){&handover->byte, 1};
+    return (struct msghdr){
+        .msg_iov = &handover->part,
+        .msg_iovlen = 1,
+        .msg_control = &handover->control,
+        .msg_controllen = sizeof handover->control,
+    };
+}
+
+void hand_over(int channel, int fd) {
+    struct handover handover = {.byte = 'x'};
+    struct msghdr message = message_of(&handover);
+    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    *head = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
+    memcpy(CMSG_DATA(head), &fd, sizeof fd);
+    EXPECT(sendmsg(channel, &message, 0) == 1);
+}
+
+int take_handed(int channel) {
+    struct handover handover = {.byte = 0};
+    struct msghdr message = message_of(&handover);
+    EXPECT(recvmsg(channel, &message, 0) == 1);
+    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    EXPECT(head && head->cmsg_type == SCM_RIGHTS);
+    int fd;
+    memcpy(&fd, CMSG_DATA(head), sizeof fd);
+    return fd;
+}
+
 void again(const char *argument, int fd) {
     char number[20];
     snprintf(number, sizeof number, "%d", fd);

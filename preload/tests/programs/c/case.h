@@ -94,5 +94,9 @@ void set_int(int fd, int level, int option, int value);
 int listen_on_loopback(uint16_t *port);
 int connect_to(uint16_t port);
 int accept_from(int listener);
+/* Hands a descriptor over through a unix socket, which stays open here; and takes the one that was handed over. */
+void hand_over(int channel, int fd);
+int take_handed(int channel);
+
 /* Executes this program anew: executed() gets the arguments. */
 _Noreturn void again(const char *argument, int fd);

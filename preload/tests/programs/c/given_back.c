@@ -20,21 +20,11 @@ static void give_back(int fd) { EXPECT(fcntl(fd, F_SETOWN, 0) == 0); }
 
 /* The same socket, of which nobody knows that it is. */
 static int handed_over(int fd) {
-    char byte = 'x';
-    int channel[2], new;
-    struct iovec part = {&byte, 1};
-    union {
-        char space[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control = {0};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    *head = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
-    memcpy(CMSG_DATA(head), &fd, sizeof fd);
+    int channel[2];
     EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, channel) == 0);
-    EXPECT(sendmsg(channel[0], &message, 0) == 1 && close(fd) == 0);
-    EXPECT(recvmsg(channel[1], &message, 0) == 1);
-    memcpy(&new, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof new);
+    hand_over(channel[0], fd);
+    EXPECT(close(fd) == 0);
+    int new = take_handed(channel[1]);
     EXPECT(close(channel[0]) == 0 && close(channel[1]) == 0);
     return new;
 }

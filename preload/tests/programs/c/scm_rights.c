@@ -1,45 +1,13 @@
 #include "case.h"
 
-/* The connection is handed to another process through a unix socket, and closed by the one who had it. */
-static void hand_over(int channel, int fd) {
-    char byte = 'x';
-    struct iovec part = {&byte, 1};
-    union {
-        char space[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control = {0};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(head), &fd, sizeof fd);
-    EXPECT(sendmsg(channel, &message, 0) == 1);
-}
-
-static int take(int channel) {
-    char byte;
-    struct iovec part = {&byte, 1};
-    union {
-        char space[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control;
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    EXPECT(recvmsg(channel, &message, 0) == 1);
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    EXPECT(head && head->cmsg_type == SCM_RIGHTS);
-    int fd;
-    memcpy(&fd, CMSG_DATA(head), sizeof fd);
-    return fd;
-}
-
-/* The receiver exists before there is a connection, so it inherits none. */
+/* The connection is handed to another process through a unix socket, and closed by the one who had it. The receiver
+ * exists before there is a connection, so it inherits none. */
 void serve(int listener) {
     int channel[2];
     EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, channel) == 0);
     pid_t child = fork();
     if (child == 0) {
-        int fd = take(channel[1]);
+        int fd = take_handed(channel[1]);
         for (int i = 0; i < 30; i++) pong(fd);
         recv_filled(fd, 300000, 5);
         send_filled(fd, 300000, 6);

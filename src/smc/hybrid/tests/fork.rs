@@ -308,12 +308,25 @@ fn a_handshake_that_was_broken_off_begins_anew() {
     assert!(begun > 3);
 }
 
+/// This process is killed when it comes to this point.
+#[cfg(feature = "failpoints")]
+fn be_killed_at(point: &str) {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    fail::cfg_callback(point, || kill_process(getpid(), Signal::KILL).unwrap()).unwrap();
+}
+
+/// So many ones were written before the point at which a process was killed, and, if it was not, 1000 twos after it.
+#[cfg(feature = "failpoints")]
+fn check_got(point: &str, got: &[u8], before: usize) {
+    let all = [vec![1; before], vec![2; if point == "none" { 1000 } else { 0 }]].concat();
+    assert!(got == all, "{point}: {} bytes", got.len());
+}
+
 /// A process is killed while it gives its connection back. The other reads all that it wrote, and then the end.
 #[cfg(feature = "failpoints")]
 #[test]
 fn one_may_die_on_the_way_back() {
-    use rustix::process::{Signal, getpid, kill_process};
-
     alone("fork::one_may_die_on_the_way_back", || {
         for point in ["leaving-said", "ring-left", "back-said", "none"] {
             let stacks = pair::stacks();
@@ -328,7 +341,7 @@ fn one_may_die_on_the_way_back() {
                     theirs.abandon();
                     drop(theirs);
                     ours.try_write(&[IoSlice::new(&[1; 1000])]).unwrap();
-                    fail::cfg_callback(point, || kill_process(getpid(), Signal::KILL).unwrap()).unwrap();
+                    be_killed_at(point);
                     assert_eq!(super::demote(&ours), [0; 100]);
                     assert_eq!(point, "none", "does not come by");
                     ours.try_write(&[IoSlice::new(&[2; 1000])]).unwrap();
@@ -339,8 +352,7 @@ fn one_may_die_on_the_way_back() {
             child.dies(point != "none");
             let mut got = Vec::new();
             while matches!(theirs.try_read(&mut got), Ok(Progress::Done(n)) if n > 0) {}
-            let all = if point == "none" { [[1; 1000], [2; 1000]].concat() } else { vec![1; 1000] };
-            assert!(got == all, "{point}: {} bytes", got.len());
+            check_got(point, &got, 1000);
             assert_eq!(theirs.try_read(&mut got).unwrap(), Progress::Eof, "{point}");
         }
     });
@@ -350,8 +362,6 @@ fn one_may_die_on_the_way_back() {
 #[cfg(feature = "failpoints")]
 #[test]
 fn one_may_die_as_it_takes_back_what_was_not_read() {
-    use rustix::process::{Signal, getpid, kill_process};
-
     alone("fork::one_may_die_as_it_takes_back_what_was_not_read", || {
         for point in ["return-taken", "return-sent", "return-said", "back-said", "none"] {
             let stacks = pair::stacks();
@@ -363,7 +373,7 @@ fn one_may_die_as_it_takes_back_what_was_not_read() {
                     ours.abandon();
                     drop(ours);
                     theirs.try_write(&[IoSlice::new(&[1; 10_000])]).unwrap();
-                    fail::cfg_callback(point, || kill_process(getpid(), Signal::KILL).unwrap()).unwrap();
+                    be_killed_at(point);
                     let wait = within_time();
                     while theirs.writes_ring() {
                         assert!(!theirs.is_readable());
@@ -389,8 +399,7 @@ fn one_may_die_as_it_takes_back_what_was_not_read() {
             );
             child.dies(point != "none");
             while matches!(ours.try_read(&mut got), Ok(Progress::Done(n)) if n > 0) {}
-            let all = [vec![1; 10_000], vec![2; if point == "none" { 1000 } else { 0 }]].concat();
-            assert!(got == all, "{point}: {} bytes", got.len());
+            check_got(point, &got, 10_000);
             assert_eq!(ours.try_read(&mut got).unwrap(), Progress::Eof, "{point}");
         }
     });
@@ -400,8 +409,6 @@ fn one_may_die_as_it_takes_back_what_was_not_read() {
 #[cfg(feature = "failpoints")]
 #[test]
 fn one_may_die_as_it_asks_for_what_it_has_not_read() {
-    use rustix::process::{Signal, getpid, kill_process};
-
     alone("fork::one_may_die_as_it_asks_for_what_it_has_not_read", || {
         for point in ["leaving-wanted", "leaving-said", "ring-left", "back-said", "none"] {
             let stacks = pair::stacks();
@@ -414,7 +421,7 @@ fn one_may_die_as_it_asks_for_what_it_has_not_read() {
                     theirs.abandon();
                     drop(theirs);
                     ours.try_write(&[IoSlice::new(&[1; 1000])]).unwrap();
-                    fail::cfg_callback(point, || kill_process(getpid(), Signal::KILL).unwrap()).unwrap();
+                    be_killed_at(point);
                     ours.demote(0, Duration::from_secs(10)).unwrap();
                     assert_eq!(point, "none", "does not come by");
                     let mut got = [9; 100];
@@ -434,8 +441,7 @@ fn one_may_die_as_it_asks_for_what_it_has_not_read() {
                 }
             };
             child.dies(point != "none");
-            let all = if point == "none" { [[1; 1000], [2; 1000]].concat() } else { vec![1; 1000] };
-            assert!(got == all, "{point}: {} bytes", got.len());
+            check_got(point, &got, 1000);
             // What TCP has brought and nobody has read makes it a reset.
             let is_reset = matches!(&end, Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset);
             assert!(is_reset || matches!(end, Ok(Progress::Eof)), "{point}: {end:?}");
