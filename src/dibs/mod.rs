@@ -16,6 +16,7 @@ mod id;
 pub mod loopback;
 mod memory;
 mod parking;
+pub mod region;
 mod writing;
 
 pub(crate) use barrier::order;
