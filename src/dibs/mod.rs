@@ -10,6 +10,7 @@
 //! | [`loopback`] | sealed memfd | socket pair, futex | the processes of one network namespace |
 
 mod barrier;
+mod bell;
 mod device;
 mod error;
 mod id;
