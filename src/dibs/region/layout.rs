@@ -284,6 +284,8 @@ pub(crate) mod entry {
     pub(crate) const MOVES: usize = 128;
     /// Word of 32 bits; the user's.
     pub(crate) const HELD: usize = 132;
+    /// Word of 32 bits; the user's.
+    pub(crate) const SIGNALS: usize = 136;
 }
 
 /// A token, taken apart.
