@@ -122,8 +122,8 @@ impl Shelf {
         let moves = get32(&self.region, entry + entry::MOVES);
         place.publish(&self.region, token, vlan);
         self.dmbs.insert(token, Shelved { place, bell: Some(bell), moves, was_mapped: false });
-        let interrupt =
-            RegionInterrupt { bell: interrupt, region: self.region.clone(), entry, armings: 1.into() };
+        let (region, is_moved) = (self.region.clone(), user.is_signalled());
+        let interrupt = RegionInterrupt { bell: interrupt, region, entry, is_moved, armings: 1.into() };
         // Less than 1024.
         Ok(Made { token, index: index as u32, memory, interrupt })
     }
@@ -233,6 +233,8 @@ pub(super) struct RegionInterrupt {
     bell: BellInterrupt,
     region: Arc<Memory>,
     entry: usize,
+    /// The user maps nothing: each of its messages is numbered.
+    is_moved: bool,
     /// The next odd number to ask with.
     armings: AtomicU32,
 }
@@ -267,6 +269,10 @@ impl Interrupt for RegionInterrupt {
 
     fn clear(&self) {
         self.bell.clear();
+    }
+
+    fn moves(&self) -> Option<u32> {
+        self.is_moved.then(|| get32(&self.region, self.entry + entry::MOVES))
     }
 
     fn hold(&self) -> Option<std::sync::MutexGuard<'_, ()>> {
