@@ -18,6 +18,9 @@ use crate::{
 /// A case that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(40);
 
+/// The host is there, or will not be.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Ports of the servers, one for each case: none has to wait for another's.
 const FIRST_PORT: u16 = 20_000;
 
@@ -95,7 +98,8 @@ struct OnHost(Control<TcpStream>);
 impl OnHost {
     /// Returns when it is ready.
     fn begin(case: &Case, port: u16) -> anyhow::Result<Self> {
-        let mut host = Control::new(TcpStream::connect(network::CONTROL).context("to the host")?);
+        let stream = TcpStream::connect_timeout(&network::CONTROL, PATIENCE).context("to the host")?;
+        let mut host = Control::new(stream);
         host.say(&Request::Play { case: case.name(), port })?;
         match host.hear()? {
             Answer::Begun => Ok(Self(host)),
