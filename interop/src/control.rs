@@ -44,3 +44,28 @@ impl<S: Read + Write> Control<S> {
         serde_json::from_str(&line).with_context(|| format!("the other side says {line}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixStream, thread};
+
+    use super::*;
+
+    #[test]
+    fn what_one_says_the_other_hears() {
+        let (machine, host) = UnixStream::pair().unwrap();
+        let host = thread::spawn(move || {
+            let mut host = Control::new(host);
+            let Request::Play { case, port } = host.hear().unwrap();
+            host.say(&Answer::Begun).unwrap();
+            host.say(&Answer::Ended(Err(format!("{case} on {port}")))).unwrap();
+        });
+        let mut machine = Control::new(machine);
+        machine.say(&Request::Play { case: "a\nb".into(), port: 7 }).unwrap();
+        assert!(matches!(machine.hear().unwrap(), Answer::Begun));
+        let Answer::Ended(Err(error)) = machine.hear().unwrap() else { panic!("no error") };
+        assert_eq!(error, "a\nb on 7");
+        host.join().unwrap();
+        assert!(machine.hear::<Answer>().is_err(), "the end");
+    }
+}

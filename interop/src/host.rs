@@ -1,11 +1,12 @@
 //! On the host, while the machine runs: plays the ends of cases that are endpoints.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     path::Path,
     thread,
 };
 
+use anyhow::Context;
 use smcd::tcp_fallback::stack::SynOption;
 
 use crate::{
@@ -18,12 +19,20 @@ use crate::{
     seen::Way,
 };
 
+/// What comes of a link at whose other end nobody is any more.
+const ENDED: [ErrorKind; 3] = [ErrorKind::UnexpectedEof, ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+
 /// Does what the machine asks for, until it ends.
 pub(crate) fn run(sockets: &Path) -> anyhow::Result<()> {
     let endpoints = Endpoints::link(sockets)?;
     let listener = endpoints.listen(network::CONTROL, SynOption::Omit)?;
-    // It fails once QEMU has closed its end of the link.
-    while let Ok(stream) = endpoints.accept_plain(&listener) {
+    loop {
+        let stream = match endpoints.accept_plain(&listener) {
+            Ok(stream) => stream,
+            // QEMU has closed its end of the link.
+            Err(error) if ENDED.contains(&error.kind()) => return Ok(()),
+            Err(error) => return Err(error).context("the link to the machine"),
+        };
         let endpoints = endpoints.clone();
         // By itself: a case that hangs does not take the others with it.
         thread::spawn(move || {
@@ -32,7 +41,6 @@ pub(crate) fn run(sockets: &Path) -> anyhow::Result<()> {
             }
         });
     }
-    Ok(())
 }
 
 /// Does one thing that is asked for.
