@@ -50,11 +50,29 @@ static struct region_dmb *region_take_entry(struct region *region, u32 wanted)
 	return ERR_PTR(-ENOSPC);
 }
 
+/*
+ * Free pages for a DMB. SMC takes it for one folio when it splices, so it is not
+ * to reach from one folio into the next, unless it is longer than one.
+ */
+static unsigned long region_find_pages(struct region *region, unsigned long pages)
+{
+	unsigned long before = div_u64(region_slice(region, region->slot), REGION_PAGE);
+	unsigned long all = div_u64(region->slice, REGION_PAGE);
+	unsigned long first = 0, rest;
+
+	for (;;) {
+		first = bitmap_find_next_zero_area(region->pages, all, first, pages, 0);
+		rest = REGION_FOLIO_PAGES - (before + first) % REGION_FOLIO_PAGES;
+		if (first >= all || pages <= rest || pages > REGION_FOLIO_PAGES)
+			return first;
+		first += rest;
+	}
+}
+
 /* Takes entry and memory for a DMB of the user. Under dibs->lock. */
 static struct region_dmb *region_reserve(struct region *region, const struct dibs_dmb *wanted)
 {
 	unsigned long pages = DIV_ROUND_UP_ULL((u64)wanted->dmb_len, REGION_PAGE);
-	unsigned long all = div_u64(region->slice, REGION_PAGE);
 	struct region_dmb *dmb;
 	unsigned long first;
 	int user;
@@ -65,8 +83,8 @@ static struct region_dmb *region_reserve(struct region *region, const struct dib
 	dmb = region_take_entry(region, wanted->idx);
 	if (IS_ERR(dmb))
 		return dmb;
-	first = bitmap_find_next_zero_area(region->pages, all, 0, pages, 0);
-	if (first >= all)
+	first = region_find_pages(region, pages);
+	if (first >= div_u64(region->slice, REGION_PAGE))
 		return ERR_PTR(-ENOMEM);
 	bitmap_set(region->pages, first, pages);
 	region->peers[user].known = true;

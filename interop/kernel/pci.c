@@ -16,6 +16,11 @@
 #define IVSHMEM_REGISTERS_BAR	0
 #define IVSHMEM_MEMORY_BAR	2
 
+#define FOLIO_SIZE		(PAGE_SIZE << REGION_FOLIO_ORDER)
+
+/* A DMB may begin at any page of a region, and SMC asks for the page it begins at. */
+static_assert(PAGE_SIZE == REGION_PAGE);
+
 /* How long a signal is overlooked whose interrupt was not made. */
 #define REGION_LOOK_INTERVAL	(HZ / 5)
 
@@ -46,8 +51,8 @@ static void region_look_now_and_then(struct work_struct *work)
 }
 
 /*
- * SMC asks for the `struct page` of a DMB. So the memory is mapped as memory is,
- * not as registers are.
+ * SMC asks for the page of a DMB, and takes it for the first of a folio. So the
+ * memory is mapped as memory is, not as registers are.
  */
 static int region_map(struct region *region)
 {
@@ -70,10 +75,11 @@ static int region_map(struct region *region)
 		return -ENOMEM;
 	region->base_phys = pci_resource_start(pdev, IVSHMEM_MEMORY_BAR);
 	pagemap->type = MEMORY_DEVICE_GENERIC;
+	pagemap->vmemmap_shift = REGION_FOLIO_ORDER;
 	pagemap->nr_range = 1;
 	pagemap->range.start = region->base_phys;
 	pagemap->range.end = pci_resource_end(pdev, IVSHMEM_MEMORY_BAR);
-	if (range_len(&pagemap->range) < memremap_compat_align()) {
+	if (range_len(&pagemap->range) < max(memremap_compat_align(), FOLIO_SIZE)) {
 		dev_err(&pdev->dev, "a memory of %llu bytes is too small\n",
 			range_len(&pagemap->range));
 		return -EINVAL;

@@ -24,6 +24,10 @@
 
 #define REGION_MOVE_LOCKS	64
 
+/* The memory is made of folios of this order. */
+#define REGION_FOLIO_ORDER	9
+#define REGION_FOLIO_PAGES	BIT(REGION_FOLIO_ORDER)
+
 /* Another endpoint, or this one. */
 struct region_peer {
 	bool present;
