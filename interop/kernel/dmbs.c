@@ -341,7 +341,8 @@ int region_move_data(struct dibs_dev *dibs, u64 token, unsigned int idx, bool si
 	spinlock_t *moving = &region->moving[(slot + entry) % REGION_MOVE_LOCKS];
 	int ret;
 
-	if (slot >= region->slots || entry >= region->entries ||
+	/* SMC has token 0 where it knows none yet, and so has an entry without a DMB. */
+	if (!token || slot >= region->slots || entry >= region->entries ||
 	    !READ_ONCE(region->peers[slot].present))
 		return -EINVAL;
 	spin_lock_bh(moving);
