@@ -20,6 +20,18 @@ impl Gid {
         Self((((gid as u128) << 64) | gid_ext as u128).to_be_bytes())
     }
 
+    /// A GID that no other device has: a UUID of version 4, variant 1, as Linux' loopback device has.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub(crate) fn random() -> std::io::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)?;
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        Ok(Self(bytes))
+    }
+
     /// All 16 bytes in network byte order.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0

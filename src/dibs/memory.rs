@@ -6,9 +6,13 @@
 #![allow(unsafe_code)]
 
 use std::{
+    ffi::c_void,
     os::fd::AsFd,
     ptr::{self, NonNull},
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use bytes::BufMut;
@@ -16,11 +20,26 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::DeviceError;
 
-/// A shared mapping, unmapped on drop.
+/// Where a part may begin.
+const PAGE: usize = 4096;
+
+/// A shared mapping, or a part of one. Unmapped when the last of its parts is dropped.
 pub struct Memory {
     base: NonNull<u8>,
     len: usize,
+    _mapping: Arc<Mapping>,
 }
+
+/// What was mapped, and is unmapped on drop.
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread; this only remembers where it is.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
 
 // SAFETY: the mapping belongs to the process, not to a thread, and all access goes through raw copies or atomics.
 unsafe impl Send for Memory {}
@@ -37,10 +56,38 @@ impl Memory {
         let base = unsafe {
             mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)
         }?;
+        Self::of_mapping(base, len)
+    }
+
+    /// `len` bytes that only this process and its children have, all zero.
+    pub(crate) fn anonymous(len: usize) -> Result<Self, DeviceError> {
+        // SAFETY: as for `map`.
+        let base = unsafe {
+            mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)
+        }?;
+        Self::of_mapping(base, len)
+    }
+
+    /// Takes over a new mapping.
+    fn of_mapping(base: *mut c_void, len: usize) -> Result<Self, DeviceError> {
         match NonNull::new(base.cast()) {
-            Some(base) => Ok(Self { base, len }),
+            Some(base) => Ok(Self { base, len, _mapping: Arc::new(Mapping { base, len }) }),
             None => Err(DeviceError::Io(std::io::ErrorKind::OutOfMemory.into())),
         }
+    }
+
+    /// The `len` bytes at `offset`, a multiple of the size of a page, for themselves.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] if they do not all lie within this memory, or do not begin at a page.
+    pub(crate) fn part(&self, offset: usize, len: usize) -> Result<Self, DeviceError> {
+        self.check(offset, len)?;
+        if !offset.is_multiple_of(PAGE) {
+            return Err(DeviceError::OutOfRange { offset, len, size: self.len });
+        }
+        // SAFETY: `offset` is not larger than the length of this memory, which is one allocation.
+        let base = unsafe { self.base.add(offset) };
+        Ok(Self { base, len, _mapping: self._mapping.clone() })
     }
 
     /// Length of the mapping in bytes.
@@ -131,7 +178,7 @@ impl Memory {
         if !offset.is_multiple_of(8) {
             return Err(DeviceError::OutOfRange { offset, len: 8, size: self.len });
         }
-        // SAFETY: in bounds and aligned (mappings start at a page), mapped while `self` lives. Every access that
+        // SAFETY: in bounds and aligned (memory starts at a page), mapped while `self` lives. Every access that
         // goes through Rust types is atomic; a peer that writes meanwhile gives us one of the values it wrote.
         Ok(unsafe { AtomicU64::from_ptr(self.base.add(offset).cast().as_ptr()) })
     }
@@ -197,9 +244,9 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `base` and `len` are those of the mapping made in `map`; nothing borrows from it any more.
+        // SAFETY: `base` and `len` are those of a mapping of ours; all memory that lies in it is gone.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
         debug_assert!(unmapped.is_ok());
     }
@@ -252,6 +299,24 @@ mod tests {
         ours.detach().unwrap();
         assert_eq!(word.swap(2, Ordering::Relaxed), 0);
         assert_eq!(theirs.load(8).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_part_is_the_same_memory_and_no_more_of_it() {
+        let whole = memory(12288);
+        let part = whole.part(4096, 4096).unwrap();
+        part.write(8, b"part").unwrap();
+        let mut out = [0; 4];
+        whole.read(4104, &mut out).unwrap();
+        assert_eq!(&out, b"part");
+        assert!(part.write(4093, b"over").is_err());
+        for (offset, len) in [(8192, 4097), (4095, 4096), (12289, 0), (usize::MAX - 4095, 4096)] {
+            assert!(whole.part(offset, len).is_err());
+        }
+        // The part keeps what it lies in.
+        drop(whole);
+        part.read(8, &mut out).unwrap();
+        assert_eq!(&out, b"part");
     }
 
     #[test]

@@ -10,12 +10,14 @@
 //! | [`loopback`] | sealed memfd | socket pair, futex | the processes of one network namespace |
 
 mod barrier;
+mod bell;
 mod device;
 mod error;
 mod id;
 pub mod loopback;
 mod memory;
 mod parking;
+pub mod region;
 mod writing;
 
 pub(crate) use barrier::order;

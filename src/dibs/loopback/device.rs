@@ -8,14 +8,14 @@ use std::{
 };
 
 use super::{
-    doorbell::{LoopbackDoorbell, LoopbackInterrupt, mark_of},
     inbox::Inbox,
     link::{self, Link},
-    offer::Offer,
+    offer::{Offer, mark_of},
 };
 use crate::{
     dibs::{
         BadDmb, Cause, Chid, Device, DeviceError, Dmb, DmbToken, Doorbell, Gid, Memory, RemoteDmb, VlanId,
+        bell::{Bell, BellInterrupt},
         order,
     },
     unix::{Generation, closer, name::Name},
@@ -115,7 +115,7 @@ struct Made {
     uid: u32,
     offer: Offer,
     memory: Arc<Memory>,
-    interrupt: LoopbackInterrupt,
+    interrupt: BellInterrupt,
 }
 
 struct Own {
@@ -130,7 +130,7 @@ struct Own {
 struct Target {
     owner: Gid,
     memory: Arc<Memory>,
-    doorbell: LoopbackDoorbell,
+    doorbell: Bell,
     len: usize,
 }
 
@@ -138,7 +138,7 @@ impl Target {
     fn new(owner: Gid, offer: Offer) -> Result<Arc<Self>, DeviceError> {
         let len = offer.len;
         let (memory, socket) = offer.map()?;
-        let doorbell = LoopbackDoorbell::new(memory.clone(), len, socket)?;
+        let doorbell = Bell::new(memory.clone(), len, socket)?;
         Ok(Arc::new(Self { owner, memory, doorbell, len }))
     }
 }
@@ -186,7 +186,7 @@ impl Loopback {
     /// # Errors
     /// As [`Loopback::new`].
     pub fn with_directory(limits: DmbLimits, directory: Option<PathBuf>) -> Result<Self, DeviceError> {
-        let gid = random_gid()?;
+        let gid = Gid::random()?;
         let listener = link::listen_as(gid)?;
         let uid = rustix::process::geteuid().as_raw();
         let (of, state) = (Generation::current(), Mutex::new(State::new(Inbox::new(listener))));
@@ -230,7 +230,7 @@ impl Loopback {
         state.check_limits(&self.0.limits, uid, len)?;
         let token = state.new_token()?;
         let (offer, memory, socket) = Offer::make(len)?;
-        let interrupt = LoopbackInterrupt::new(memory.clone(), len, socket)?;
+        let interrupt = BellInterrupt::new(memory.clone(), len, socket)?;
         Ok(Made { token, user, uid, offer, memory, interrupt })
     }
 
@@ -283,15 +283,6 @@ impl Loopback {
             }
         };
     }
-}
-
-fn random_gid() -> Result<Gid, DeviceError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(std::io::Error::from)?;
-    // A UUID of version 4, variant 1, as Linux' loopback device has.
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    Ok(Gid::from_bytes(bytes))
 }
 
 impl State {

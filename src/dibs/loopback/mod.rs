@@ -11,7 +11,6 @@
 //! process at the other end dies.
 
 mod device;
-mod doorbell;
 mod inbox;
 mod link;
 mod offer;

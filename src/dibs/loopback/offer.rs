@@ -9,16 +9,27 @@ use rustix::{
     fs::{SealFlags, fcntl_get_seals, fstat, fstatfs},
     io::Errno,
     net::{
-        AddressFamily, SocketFlags, SocketType, socketpair,
+        AddressFamily, SocketType,
         sockopt::{socket_domain, socket_type},
     },
 };
 
-use super::doorbell::{SIGNAL_AREA, has_hung_up};
 use crate::{
-    dibs::{BadDmb, DeviceError, Memory},
+    dibs::{
+        BadDmb, DeviceError, Memory,
+        bell::{has_hung_up, socket_pair},
+    },
     unix::sized_memory,
 };
+
+/// Bytes behind the DMB for the words of its signals: one page, so that DMBs stay page-aligned.
+pub(super) const SIGNAL_AREA: usize = 4096;
+
+/// Where the user of a DMB of `dmb_len` bytes marks its writes: in a cache line that it need not share with anybody. In the
+/// two before it are the words of the signals.
+pub(super) const fn mark_of(dmb_len: usize) -> usize {
+    dmb_len + 128
+}
 
 /// File system type of memfds with ordinary pages. Those of hugetlbfs may lack pages, and touching them kills.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -44,12 +55,7 @@ impl Offer {
         let len = dmb_len + SIGNAL_AREA;
         let memory = sized_memory("smcd-dmb", len)?;
         let mapping = Arc::new(Memory::map(&memory, len)?);
-        let (ours, doorbell) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )?;
+        let (ours, doorbell) = socket_pair()?;
         Ok((Self { fds: [memory, doorbell], len: dmb_len }, mapping, ours))
     }
 

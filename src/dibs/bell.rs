@@ -1,4 +1,7 @@
-//! Signals of a loopback DMB: two words behind the DMB, and a socket pair. In a third word its user marks its writes.
+//! Signals of a DMB within a host: a word for each cause in memory that both sides map, and a socket pair.
+//!
+//! The loopback device signals so across processes. Where signals come from elsewhere, a thread of this process takes them
+//! in and hands them on by a pair of its own ([`local`]).
 
 use std::{
     io,
@@ -13,20 +16,18 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, ioctl_fionread},
-    net::{RecvFlags, SendFlags, recv, send},
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
     thread::futex,
 };
 
-use crate::{
-    dibs::{
-        Cause, DeviceError, Doorbell, Interrupt, Memory,
-        parking::{self, Sleeper},
-    },
-    unix::Kept,
+use super::{
+    Cause, DeviceError, Doorbell, Interrupt, Memory,
+    parking::{self, Sleeper},
 };
+use crate::unix::Kept;
 
-/// Bytes behind the DMB for the words of its signals: one page, so that DMBs stay page-aligned.
-pub(super) const SIGNAL_AREA: usize = 4096;
+/// Bytes of the two words, which have a cache line each.
+const WORDS: usize = 128;
 
 /// So often, counted in armings, the socket is looked at: each brings one ring at most, and its buffer holds more than
 /// two hundred.
@@ -36,12 +37,23 @@ const DRAIN_EVERY: u32 = 16;
 /// looked would otherwise find the socket empty, and a task that waits for the other cause would sleep on.
 const KEEP: usize = 4;
 
-/// Where the user of a DMB of `dmb_len` bytes marks its writes: in a cache line that it need not share with anybody.
-pub(super) const fn mark_of(dmb_len: usize) -> usize {
-    dmb_len + 128
+/// A pair whose both ends are in this process.
+///
+/// # Errors
+/// If there is no memory, or no descriptors.
+pub(super) fn local() -> Result<(BellInterrupt, Bell), DeviceError> {
+    let words = Arc::new(Memory::anonymous(WORDS)?);
+    let (ours, theirs) = socket_pair()?;
+    Ok((BellInterrupt::new(words.clone(), 0, ours)?, Bell::new(words, 0, theirs)?))
 }
 
-/// Where the parking words lie, `SIGNAL_AREA` bytes behind the DMB of `dmb_len` bytes; a cache line each.
+/// The sockets of a pair.
+pub(super) fn socket_pair() -> Result<(OwnedFd, OwnedFd), DeviceError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// Where the parking words lie.
 #[derive(Debug)]
 struct Words {
     memory: Arc<Memory>,
@@ -50,8 +62,8 @@ struct Words {
 }
 
 impl Words {
-    fn new(memory: Arc<Memory>, dmb_len: usize) -> Result<Self, DeviceError> {
-        let (data, space) = (dmb_len, dmb_len + 64);
+    fn new(memory: Arc<Memory>, data: usize) -> Result<Self, DeviceError> {
+        let space = data + WORDS / 2;
         memory.word32(data)?;
         memory.word32(space)?;
         Ok(Self { memory, data, space })
@@ -70,7 +82,7 @@ impl Words {
 
 /// The owner's end.
 #[derive(Debug)]
-pub(super) struct LoopbackInterrupt {
+pub(super) struct BellInterrupt {
     words: Words,
     socket: Kept,
     armings: AtomicU32,
@@ -78,9 +90,10 @@ pub(super) struct LoopbackInterrupt {
     draining: Mutex<()>,
 }
 
-impl LoopbackInterrupt {
-    pub(super) fn new(memory: Arc<Memory>, dmb_len: usize, socket: OwnedFd) -> Result<Self, DeviceError> {
-        let words = Words::new(memory, dmb_len)?;
+impl BellInterrupt {
+    /// With the words at `words`, a multiple of 4, of the memory.
+    pub(super) fn new(memory: Arc<Memory>, words: usize, socket: OwnedFd) -> Result<Self, DeviceError> {
+        let words = Words::new(memory, words)?;
         Ok(Self { words, socket: Kept::new(socket), armings: AtomicU32::new(0), draining: Mutex::new(()) })
     }
 
@@ -103,7 +116,7 @@ impl LoopbackInterrupt {
     }
 }
 
-impl Interrupt for LoopbackInterrupt {
+impl Interrupt for BellInterrupt {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -160,18 +173,19 @@ impl Interrupt for LoopbackInterrupt {
 
 /// The user's end.
 #[derive(Debug)]
-pub(super) struct LoopbackDoorbell {
+pub(super) struct Bell {
     words: Words,
     socket: Kept,
 }
 
-impl LoopbackDoorbell {
-    pub(super) fn new(memory: Arc<Memory>, dmb_len: usize, socket: OwnedFd) -> Result<Self, DeviceError> {
-        Ok(Self { words: Words::new(memory, dmb_len)?, socket: Kept::new(socket) })
+impl Bell {
+    /// As [`BellInterrupt::new`].
+    pub(super) fn new(memory: Arc<Memory>, words: usize, socket: OwnedFd) -> Result<Self, DeviceError> {
+        Ok(Self { words: Words::new(memory, words)?, socket: Kept::new(socket) })
     }
 }
 
-impl Doorbell for LoopbackDoorbell {
+impl Doorbell for Bell {
     #[inline]
     fn ring(&self, cause: Cause) -> bool {
         let Some(word) = self.words.get(cause) else { return false };

@@ -1,0 +1,8 @@
+//! A fabric in one shared memory: a region, cut into a slice for each endpoint.
+//!
+//! The region may be a file that the processes of a host map, the memory of an ivshmem device that virtual machines and
+//! host share, or a DAX device (CXL). `LAYOUT.md` beside this file describes it, byte by byte.
+
+mod layout;
+
+pub use layout::{Geometry, LayoutError, Liveness, REGION_FABRIC};
