@@ -21,16 +21,16 @@ use rustix::{
 };
 
 use super::{
-    bell::Bell,
     connections,
+    eventfd::Eventfd,
     protocol::{Deframer, Listener, News, ProtocolError},
 };
 use crate::{
     dibs::{
         DeviceError, Memory,
         region::{
-            MAX_SLOTS,
             attachment::{Attachment, Woken},
+            layout::MAX_SLOTS,
         },
     },
     unix::{Handed, closer},
@@ -89,11 +89,11 @@ pub(crate) struct IvshmemClient {
     memory: Arc<Memory>,
     id: usize,
     /// Rung by others.
-    own: Bell,
+    own: Eventfd,
     /// Rung by [`Attachment::wake`].
-    call: Bell,
+    call: Eventfd,
     /// Vector 0 of the others.
-    bells: Mutex<[Option<Arc<Bell>>; MAX_SLOTS]>,
+    bells: Mutex<[Option<Arc<Eventfd>>; MAX_SLOTS]>,
     line: Mutex<Line>,
     is_cut: AtomicBool,
 }
@@ -110,8 +110,8 @@ struct Line {
 #[derive(Default)]
 struct Introduction {
     memory: Option<Handed>,
-    own: Option<Bell>,
-    bells: Vec<(usize, Bell)>,
+    own: Option<Eventfd>,
+    bells: Vec<(usize, Eventfd)>,
 }
 
 impl IvshmemClient {
@@ -148,7 +148,7 @@ impl IvshmemClient {
             memory: Arc::new(map(file)?),
             id,
             own,
-            call: Bell::new()?,
+            call: Eventfd::new()?,
             bells: Mutex::new(bells),
             line: Mutex::new(line),
             is_cut: AtomicBool::new(false),
@@ -156,7 +156,7 @@ impl IvshmemClient {
     }
 
     #[cfg(test)]
-    pub(super) fn own_bell(&self) -> &Bell {
+    pub(super) fn own_bell(&self) -> &Eventfd {
         &self.own
     }
 
@@ -261,7 +261,7 @@ impl Attachment for IvshmemClient {
     }
 
     fn ring(&self, slot: usize) {
-        // Not rung under the lock: whoever rings may be held up, see `bell`.
+        // Not rung under the lock: whoever rings may be held up, see `eventfd`.
         let bell = lock(&self.bells).get(slot).and_then(Clone::clone);
         if let Some(bell) = bell {
             bell.ring();
@@ -312,9 +312,9 @@ fn receive(socket: &UnixStream, room: &mut [u8]) -> Result<(usize, Vec<Handed>),
 }
 
 /// The doorbell that this is.
-fn checked(bell: Handed) -> Result<Bell, ConnectError> {
+fn checked(bell: Handed) -> Result<Eventfd, ConnectError> {
     let fd = bell.take().pop().ok_or(ConnectError::Bell)?;
-    Bell::of(fd).map_err(|fd| {
+    Eventfd::of(fd).map_err(|fd| {
         closer::discard([fd]);
         ConnectError::Bell
     })
@@ -336,7 +336,7 @@ fn map(file: Handed) -> Result<Memory, ConnectError> {
     }
 }
 
-fn set(bells: &mut [Option<Arc<Bell>>], peer: usize, bell: Option<Arc<Bell>>) {
+fn set(bells: &mut [Option<Arc<Eventfd>>], peer: usize, bell: Option<Arc<Eventfd>>) {
     if let Some(place) = bells.get_mut(peer) {
         *place = bell;
     }

@@ -1,9 +1,9 @@
 //! The connections page of a region: who is connected to the server.
 
-use crate::dibs::{Memory, region::MAX_SLOTS};
-
-/// Where the words of the slots begin.
-const WORDS: usize = 4096 + 64;
+use crate::dibs::{
+    Memory,
+    region::layout::{MAX_SLOTS, connection},
+};
 
 /// Set while somebody is connected.
 const CONNECTED: u64 = 1;
@@ -23,7 +23,7 @@ impl Connections {
         let changes = (*word >> 32).wrapping_add(1) << 32;
         *word = changes | if is_connected { CONNECTED } else { 0 };
         // The page is in every region.
-        let _ = memory.store(at(slot), *word);
+        let _ = memory.store(connection(slot), *word);
     }
 }
 
@@ -32,15 +32,11 @@ pub(in super::super) fn look(memory: &Memory, slot: usize) -> Option<u64> {
     if slot >= MAX_SLOTS {
         return None;
     }
-    memory.load(at(slot)).ok().filter(|word| is_set(*word))
+    memory.load(connection(slot)).ok().filter(|word| is_set(*word))
 }
 
 fn is_set(word: u64) -> bool {
     word & CONNECTED != 0
-}
-
-fn at(slot: usize) -> usize {
-    WORDS + 8 * slot
 }
 
 #[cfg(test)]
@@ -69,8 +65,8 @@ mod tests {
     fn what_stands_in_the_page_makes_no_difference_to_the_server() {
         let memory = Memory::map(sized_memory("smcd-test", 8192).unwrap(), 8192).unwrap();
         let mut connections = Connections::new();
-        memory.store(at(0), u64::MAX).unwrap();
+        memory.store(connection(0), u64::MAX).unwrap();
         connections.set(&memory, 0, true);
-        assert_eq!(memory.load(at(0)).unwrap(), 1 << 32 | 1);
+        assert_eq!(memory.load(connection(0)).unwrap(), 1 << 32 | 1);
     }
 }

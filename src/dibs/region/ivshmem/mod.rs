@@ -4,9 +4,9 @@
 //! client and for itself. The protocol is QEMU's (`docs/specs/ivshmem-spec` there); the server here keeps the connections
 //! page of the region besides, so that endpoints know of each other's end.
 
-mod bell;
 mod client;
 mod connections;
+mod eventfd;
 mod protocol;
 mod server;
 

@@ -12,7 +12,7 @@
 //!
 //! The client says nothing.
 
-use super::super::MAX_SLOTS;
+use crate::dibs::region::layout::MAX_SLOTS;
 
 /// The version of the protocol.
 pub(super) const VERSION: i64 = 0;

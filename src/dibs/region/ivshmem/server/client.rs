@@ -18,11 +18,11 @@ use rustix::{
 
 use super::socket::Socket;
 use crate::dibs::region::{
-    MAX_SLOTS,
     ivshmem::{
-        bell::Bell,
+        eventfd::Eventfd,
         protocol::{MEMORY, MESSAGE, VERSION},
     },
+    layout::MAX_SLOTS,
 };
 
 /// So long a client may take to read what it is told first. Later it may take its time: it uses the memory, and its slot
@@ -36,7 +36,7 @@ const RETRY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 enum Enclosure {
     Memory(Arc<OwnedFd>),
-    Bell(Arc<Bell>),
+    Bell(Arc<Eventfd>),
 }
 
 impl Enclosure {
@@ -58,7 +58,7 @@ struct Message {
 #[derive(Debug)]
 pub(super) struct Client {
     socket: Socket,
-    bells: Vec<Arc<Bell>>,
+    bells: Vec<Arc<Eventfd>>,
     outgoing: VecDeque<Message>,
     /// Bytes of the first message that are on their way.
     begun: usize,
@@ -75,7 +75,7 @@ impl Client {
     pub(super) fn new(socket: Socket, vectors: usize, now: Instant) -> Result<Self> {
         Ok(Self {
             socket,
-            bells: (0..vectors).map(|_| Bell::new().map(Arc::new)).collect::<Result<_>>()?,
+            bells: (0..vectors).map(|_| Eventfd::new().map(Arc::new)).collect::<Result<_>>()?,
             outgoing: VecDeque::new(),
             begun: 0,
             told: [false; MAX_SLOTS],
@@ -99,14 +99,14 @@ impl Client {
     }
 
     /// The doorbells of a client: another, or, at the end of what it hears first, itself.
-    pub(super) fn tell_bells(&mut self, id: usize, bells: &[Arc<Bell>]) {
+    pub(super) fn tell_bells(&mut self, id: usize, bells: &[Arc<Eventfd>]) {
         for bell in bells {
             self.tell(number(id), Some(Enclosure::Bell(bell.clone())));
         }
     }
 
     /// Its own doorbells, to be told to others.
-    pub(super) fn bells(&self) -> Vec<Arc<Bell>> {
+    pub(super) fn bells(&self) -> Vec<Arc<Eventfd>> {
         self.bells.clone()
     }
 

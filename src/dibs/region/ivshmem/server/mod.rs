@@ -25,7 +25,7 @@ use self::{
     client::Client,
     socket::{Entrance, Socket},
 };
-use super::{bell::Bell, connections::Connections};
+use super::{connections::Connections, eventfd::Eventfd};
 use crate::{
     dibs::Memory,
     unix::{closer, sized_memory},
@@ -47,14 +47,14 @@ pub struct FabricServer {
     /// By number, for each slot.
     clients: Vec<Option<Client>>,
     vectors: usize,
-    stop: Arc<Bell>,
+    stop: Arc<Eventfd>,
     /// Nobody is accepted until then.
     pause: Option<Instant>,
 }
 
 /// Ends [`FabricServer::run`] from elsewhere.
 #[derive(Debug, Clone)]
-pub struct FabricStop(Arc<Bell>);
+pub struct FabricStop(Arc<Eventfd>);
 
 impl FabricStop {
     /// Makes the server stop. From a signal handler too.
@@ -70,17 +70,20 @@ impl FabricServer {
     /// If there is no such region, another server is there, or the system's error.
     pub fn bind(path: impl AsRef<Path>, settings: &FabricSettings) -> Result<Self, FabricError> {
         let geometry = settings.geometry()?;
-        let file = sized_memory("smcd-region", geometry.bytes)?;
-        let memory = Memory::map(&file, geometry.bytes)?;
-        geometry.write_header(&memory)?;
+        let file = sized_memory("smcd-region", geometry.bytes())?;
+        let memory = Memory::map(&file, geometry.bytes())?;
+        let header = geometry.header();
+        memory.write(8, &header[8..])?;
+        // What tells a region from other memory comes last.
+        memory.write(0, &header[..8])?;
         Ok(Self {
             entrance: Entrance::open(path.as_ref())?,
             file: Arc::new(file),
             memory,
             connections: Connections::new(),
-            clients: (0..geometry.slots).map(|_| None).collect(),
+            clients: (0..geometry.slots()).map(|_| None).collect(),
             vectors: settings.vectors,
-            stop: Arc::new(Bell::new()?),
+            stop: Arc::new(Eventfd::new()?),
             pause: None,
         })
     }
@@ -101,7 +104,9 @@ impl FabricServer {
 
     /// Waits, and does what there is to do. False if it is to stop.
     fn turn(&mut self) -> io::Result<bool> {
-        let ready = self.wait()?;
+        let now = Instant::now();
+        let due = self.clients.iter().flatten().filter_map(Client::due).chain(self.pause).min();
+        let ready = self.look(due.map(|due| timespec(due.saturating_duration_since(now))))?;
         if ready.is_stopped {
             return Ok(false);
         }
@@ -121,10 +126,8 @@ impl FabricServer {
         Ok(true)
     }
 
-    fn wait(&self) -> io::Result<Ready> {
-        let now = Instant::now();
-        let due = self.clients.iter().flatten().filter_map(Client::due).chain(self.pause).min();
-        let timeout = due.map(|due| timespec(due.saturating_duration_since(now)));
+    /// Waits until something happens, or so long.
+    fn look(&self, timeout: Option<Timespec>) -> io::Result<Ready> {
         let entrance = if self.pause.is_some() { PollFlags::empty() } else { PollFlags::IN };
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
@@ -180,10 +183,21 @@ impl FabricServer {
         }
     }
 
+    /// The lowest number that no client has. Whoever comes again may be seen before its end is.
+    fn free_number(&mut self, now: Instant) -> Option<usize> {
+        let free = self.clients.iter().position(Option::is_none);
+        if free.is_some() {
+            return free;
+        }
+        for (id, events) in self.look(Some(Timespec { tv_sec: 0, tv_nsec: 0 })).ok()?.clients {
+            self.tend(id, events, now);
+        }
+        self.clients.iter().position(Option::is_none)
+    }
+
     /// Makes a client of it, if there is a number for it.
     fn admit(&mut self, socket: Socket, now: Instant) {
-        let free = self.clients.iter().position(Option::is_none);
-        let Some(id) = free else { return };
+        let Some(id) = self.free_number(now) else { return };
         let Ok(mut client) = Client::new(socket, self.vectors, now) else {
             self.pause = Some(now + PAUSE);
             return;

@@ -6,7 +6,7 @@ use crate::dibs::{
     Chid, DeviceError,
     region::{
         ivshmem::protocol::MAX_VECTORS,
-        layout::{BadRegion, Geometry},
+        layout::{Geometry, LayoutError, Liveness, REGION_FABRIC},
     },
 };
 
@@ -28,7 +28,7 @@ pub struct FabricSettings {
 
 impl Default for FabricSettings {
     fn default() -> Self {
-        Self { bytes: 256 << 20, slots: 8, entries: 256, fabric: Chid(0xff52), vectors: 1 }
+        Self { bytes: 256 << 20, slots: 8, entries: 256, fabric: REGION_FABRIC, vectors: 1 }
     }
 }
 
@@ -42,13 +42,7 @@ impl FabricSettings {
         if !(1..=MAX_VECTORS).contains(&self.vectors) {
             return Err(FabricError::Vectors(self.vectors));
         }
-        Ok(Geometry {
-            bytes: self.bytes,
-            fabric: self.fabric.0.into(),
-            slots: self.slots,
-            entries: self.entries,
-            liveness: 1,
-        })
+        Ok(Geometry::new(self.bytes, self.slots, self.entries, self.fabric, Liveness::Server)?)
     }
 }
 
@@ -64,7 +58,7 @@ pub enum FabricError {
     Vectors(usize),
     /// There can be no such region.
     #[error(transparent)]
-    Region(#[from] BadRegion),
+    Region(#[from] LayoutError),
     /// Another server listens there.
     #[error("a server listens at {0}")]
     InUse(PathBuf),

@@ -22,8 +22,8 @@ use rustix::{
 
 use super::*;
 use crate::dibs::region::{
-    Attachment, IvshmemClient, Woken,
-    ivshmem::{ConnectError, connections},
+    attachment::{Attachment, Woken},
+    ivshmem::{ConnectError, IvshmemClient, connections},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ fn path() -> PathBuf {
 }
 
 fn settings(slots: usize) -> FabricSettings {
-    FabricSettings { bytes: 1 << 20, slots, entries: 16, ..FabricSettings::default() }
+    FabricSettings { bytes: 2 << 20, slots, entries: 16, ..FabricSettings::default() }
 }
 
 /// A server at work.
@@ -193,7 +193,7 @@ fn the_memory_keeps_its_size() {
     let server = FabricServer::bind(path(), &settings(2)).unwrap();
     let seals = fcntl_get_seals(&*server.file).unwrap();
     assert!(seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL));
-    assert_eq!(fstat(&*server.file).unwrap().st_size, 1 << 20);
+    assert_eq!(fstat(&*server.file).unwrap().st_size, 2 << 20);
     assert_eq!(&server.memory.load(0).unwrap().to_le_bytes(), b"smcdreg1");
 }
 

@@ -1,4 +1,4 @@
-//! A real QEMU as a client, without a guest: its devices are reached by the protocol of its own tests (`-accel qtest`).
+//! A real QEMU as a client, without a guest: its devices are reached by the protocol of its own tests (`-qtest`).
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -26,19 +26,7 @@ impl Qemu {
     /// `None` if it is not installed.
     fn start(server: &Running) -> Option<Self> {
         let started = Command::new("qemu-system-x86_64")
-            .args([
-                "-M",
-                "q35",
-                "-m",
-                "64",
-                "-accel",
-                "qtest",
-                "-nodefaults",
-                "-display",
-                "none",
-                "-qtest",
-                "stdio",
-            ])
+            .args(["-M", "q35", "-m", "64", "-S", "-nodefaults", "-display", "none", "-qtest", "stdio"])
             .args(["-qtest-log", "none"])
             .args(["-chardev", &format!("socket,id=fabric,path={}", server.path.display())])
             .args(["-device", &format!("ivshmem-doorbell,addr={SLOT},vectors=1,chardev=fabric")])

@@ -28,11 +28,11 @@ const HERE: u64 = u64::MAX;
 
 /// A doorbell: that of this process, or that of another.
 #[derive(Debug)]
-pub(in super::super) struct Bell(Kept);
+pub(in crate::dibs::region) struct Eventfd(Kept);
 
-impl Bell {
+impl Eventfd {
     /// A new one.
-    pub(in super::super) fn new() -> Result<Self> {
+    pub(in crate::dibs::region) fn new() -> Result<Self> {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(|fd| Self(Kept::new(fd)))
     }
 
@@ -43,7 +43,7 @@ impl Bell {
     }
 
     /// Rings it, unless it has been rung so often that it makes no difference.
-    pub(in super::super) fn ring(&self) {
+    pub(in crate::dibs::region) fn ring(&self) {
         let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];
         let has_room = poll(&mut fds, Some(&NOT_AT_ALL)).is_ok() && fds[0].revents().contains(PollFlags::OUT);
         if has_room {
@@ -52,7 +52,7 @@ impl Bell {
     }
 
     /// Takes out what has been rung; false if nothing was.
-    pub(in super::super) fn clear(&self) -> bool {
+    pub(in crate::dibs::region) fn clear(&self) -> bool {
         let mut count = [0; 8];
         let taken = match preadv2(&self.0, &mut [IoSliceMut::new(&mut count)], HERE, ReadWriteFlags::NOWAIT) {
             // Before Linux 5.8 there is no other way.
@@ -63,7 +63,7 @@ impl Bell {
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Eventfd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_bell_is_rung_and_cleared() {
-        let bell = Bell::new().unwrap();
+        let bell = Eventfd::new().unwrap();
         assert!(!bell.clear());
         bell.ring();
         bell.ring();
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_bell_that_would_block_is_left_alone() {
-        let bell = Bell::new().unwrap();
+        let bell = Eventfd::new().unwrap();
         fcntl_setfl(&bell, OFlags::empty()).unwrap();
         assert!(!bell.clear());
         write(&bell, &(u64::MAX - 1).to_ne_bytes()).unwrap();
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn other_descriptors_are_no_bells() {
-        assert!(Bell::of(pipe().unwrap().1).is_err());
-        assert!(Bell::of(eventfd(0, EventfdFlags::CLOEXEC).unwrap()).is_ok());
+        assert!(Eventfd::of(pipe().unwrap().1).is_err());
+        assert!(Eventfd::of(eventfd(0, EventfdFlags::CLOEXEC).unwrap()).is_ok());
     }
 }
