@@ -9,6 +9,7 @@ pub(crate) mod kept;
 pub(crate) mod name;
 pub(crate) mod packet;
 mod per_process;
+pub(crate) mod range_lock;
 pub(crate) mod sized_memory;
 pub(crate) mod sockopt;
 #[cfg(feature = "stack")]

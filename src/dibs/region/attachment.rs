@@ -4,42 +4,31 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::dibs::Memory;
 
-/// What ended a wait. In any case the waiter may look for news; it knows how long it has waited at most.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Woken {
-    /// The own doorbell was rung, or somebody came or went.
-    Rung,
-    /// By [`Attachment::wake`].
-    Called,
-    /// The time is over.
-    TimedOut,
-}
-
-/// The memory of a region, bells, and who is there.
+/// A way to a region: its memory, the doorbells of the other endpoints, and who is there.
 ///
-/// When it is dropped, others are told that this endpoint writes nothing any more. Whoever writes into the memory keeps the
-/// attachment.
+/// One thread of the device calls [`Attachment::wait`]; all else is called by any thread.
 pub(crate) trait Attachment: Send + Sync + fmt::Debug {
     /// The whole region.
     fn memory(&self) -> &Arc<Memory>;
 
-    /// The own slot. Not compared with the header yet.
+    /// The slot of this endpoint. Nobody else has it as long as the attachment lives.
     fn slot(&self) -> usize;
 
-    /// True if this endpoint has a doorbell, so that it need not look by itself.
+    /// True if this endpoint has a doorbell. One that has none looks by itself, often.
     fn is_belled(&self) -> bool;
 
-    /// Rings the doorbell of another endpoint, if it has one.
+    /// Rings the doorbell of another endpoint, which has one. Never blocks; if it cannot be, the other will look sooner or
+    /// later.
     fn ring(&self, slot: usize);
 
-    /// Waits until the own doorbell is rung, somebody comes or goes, or [`wake`](Self::wake) is called; at most so long. For
-    /// one thread, that of the device.
-    fn wait(&self, timeout: Duration) -> Woken;
+    /// Waits until the own doorbell was rung, somebody came or went, or [`Attachment::wake`] was called; but no longer than
+    /// this.
+    fn wait(&self, timeout: Duration);
 
-    /// Ends the wait under way, or else the next.
+    /// Ends a wait.
     fn wake(&self);
 
-    /// If an endpoint can be in this slot, which: another number for each. `None` once it is certain that whoever was there
-    /// writes nothing any more, or that nothing can be told.
+    /// Something that is the same as long as the same endpoint is attached at this slot. `None` if nobody is, as far as can
+    /// be told without looking into the slot.
     fn connection(&self, slot: usize) -> Option<u64>;
 }

@@ -190,11 +190,6 @@ impl Geometry {
         self.liveness
     }
 
-    /// The word that says who is connected to the server as this slot.
-    pub(crate) fn connection(&self, slot: usize) -> usize {
-        connection(slot)
-    }
-
     fn area(&self) -> usize {
         PAGE + self.entries * ENTRY
     }
@@ -226,7 +221,7 @@ impl Geometry {
     }
 }
 
-/// As [`Geometry::connection`], which is the same in all regions.
+/// The word that says who is connected to the server as this slot. The same in all regions.
 pub(crate) const fn connection(slot: usize) -> usize {
     CONNECTIONS + 64 + 8 * slot
 }
@@ -292,6 +287,8 @@ pub(crate) mod entry {
     pub(crate) const MOVES: usize = 128;
     /// Word of 32 bits; the user's.
     pub(crate) const HELD: usize = 132;
+    /// Word of 32 bits; the user's.
+    pub(crate) const SIGNALS: usize = 136;
 }
 
 /// A token, taken apart.

@@ -29,8 +29,10 @@ use crate::{
     dibs::{
         DeviceError, Memory,
         region::{
-            attachment::{Attachment, Woken},
-            layout::MAX_SLOTS,
+            Region, RegionError,
+            attachment::Attachment,
+            file::geometry_of,
+            layout::{Liveness, MAX_SLOTS},
         },
     },
     unix::{Handed, closer},
@@ -67,6 +69,12 @@ pub enum ConnectError {
     /// A doorbell is not an eventfd.
     #[error("a doorbell of the server is not an eventfd")]
     Bell,
+    /// What the server hands out is a region for endpoints that have no server.
+    #[error("the region is none of a server")]
+    NotOfServer,
+    /// The endpoint cannot be in the region.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// The memory cannot be mapped.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -81,6 +89,38 @@ impl From<Errno> for ConnectError {
     }
 }
 
+impl Region {
+    /// Joins the region of a server that listens at this path, such as [`FabricServer`](super::FabricServer). The slot is the
+    /// number that the server gives.
+    ///
+    /// When the server goes, nobody can be reached by this endpoint any more, and its connections end.
+    ///
+    /// # Errors
+    /// If there is no server, it has no room, or what it hands out is no region of a server.
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self, ConnectError> {
+        let client = IvshmemClient::connect(path.as_ref())?;
+        let geometry = geometry_of(&client.memory)?;
+        if geometry.liveness() != Liveness::Server {
+            return Err(ConnectError::NotOfServer);
+        }
+        if client.id >= geometry.slots() {
+            return Err(RegionError::NoSuchSlot(client.id).into());
+        }
+        Ok(Self::join(Arc::new(client), geometry)?)
+    }
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Woken {
+    /// The own doorbell was rung, or the server had something to say.
+    Rung,
+    /// By [`Attachment::wake`].
+    Called,
+    /// The time is over.
+    TimedOut,
+}
+
 /// A connection to a server, and what came by it.
 ///
 /// Once the server has gone nobody can tell who is there, and everybody is taken for gone.
@@ -92,10 +132,38 @@ pub(crate) struct IvshmemClient {
     own: Eventfd,
     /// Rung by [`Attachment::wake`].
     call: Eventfd,
-    /// Vector 0 of the others.
-    bells: Mutex<[Option<Arc<Eventfd>>; MAX_SLOTS]>,
+    bells: Mutex<Bells>,
     line: Mutex<Line>,
     is_cut: AtomicBool,
+}
+
+/// The doorbells of the others.
+#[derive(Debug)]
+struct Bells {
+    /// Vector 0 of each.
+    first: [Option<Arc<Eventfd>>; MAX_SLOTS],
+    /// A bit for each that was to be rung and has no bell yet: the region may tell of it before the server does.
+    owed: u64,
+}
+
+impl Bells {
+    fn set(&mut self, peer: usize, bell: Option<Eventfd>) {
+        let bit = 1u64 << peer;
+        if let Some(bell) = bell.as_ref().filter(|_| self.owed & bit != 0) {
+            bell.ring();
+        }
+        self.owed &= !bit;
+        if let Some(place) = self.first.get_mut(peer) {
+            *place = bell.map(Arc::new);
+        }
+    }
+
+    /// The bell of this client, which is rung as soon as it comes if it is not there yet.
+    fn get(&mut self, peer: usize) -> Option<Arc<Eventfd>> {
+        let bell = self.first.get(peer)?.clone();
+        self.owed |= u64::from(bell.is_none()) << peer;
+        bell
+    }
 }
 
 /// The connection to the server.
@@ -140,9 +208,9 @@ impl IvshmemClient {
             }
         };
         let (Some(file), Some(own)) = (found.memory, found.own) else { return Err(ConnectError::NoAnswer) };
-        let mut bells = [const { None }; MAX_SLOTS];
+        let mut bells = Bells { first: [const { None }; MAX_SLOTS], owed: 0 };
         for (peer, bell) in found.bells {
-            set(&mut bells, peer, Some(Arc::new(bell)));
+            bells.set(peer, Some(bell));
         }
         Ok(Self {
             memory: Arc::new(map(file)?),
@@ -158,6 +226,26 @@ impl IvshmemClient {
     #[cfg(test)]
     pub(super) fn own_bell(&self) -> &Eventfd {
         &self.own
+    }
+
+    /// As [`Attachment::wait`]; says what ended it.
+    pub(super) fn wait_for(&self, timeout: Duration) -> Woken {
+        // Nobody else has this lock for long: only one thread waits.
+        let line = (!self.is_cut.load(Ordering::Acquire)).then(|| lock(&self.line));
+        let mut fds = vec![PollFd::new(&self.own, PollFlags::IN), PollFd::new(&self.call, PollFlags::IN)];
+        fds.extend(line.as_ref().map(|line| PollFd::new(&line.socket, PollFlags::IN)));
+        let _ = poll(&mut fds, Some(&timespec(timeout)));
+        let has = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let (is_rung, is_called, has_news) = (has(0), has(1), has(2));
+        drop(fds);
+        drop(line);
+        if has_news {
+            self.listen();
+        }
+        if is_called && self.call.clear() {
+            return Woken::Called;
+        }
+        if (is_rung && self.own.clear()) || has_news { Woken::Rung } else { Woken::TimedOut }
     }
 
     /// Takes in what the server has said.
@@ -180,9 +268,9 @@ impl IvshmemClient {
     fn note(&self, news: News<Handed>) -> Result<(), ConnectError> {
         match news {
             News::Bell { peer, vector: 0, bell } => {
-                set(&mut *lock(&self.bells), peer, Some(Arc::new(checked(bell)?)));
+                lock(&self.bells).set(peer, Some(checked(bell)?));
             }
-            News::Left(peer) => set(&mut *lock(&self.bells), peer, None),
+            News::Left(peer) => lock(&self.bells).set(peer, None),
             News::Nothing | News::Bell { .. } | News::OwnBell { .. } | News::Memory(_) => {}
         }
         Ok(())
@@ -262,28 +350,14 @@ impl Attachment for IvshmemClient {
 
     fn ring(&self, slot: usize) {
         // Not rung under the lock: whoever rings may be held up, see `eventfd`.
-        let bell = lock(&self.bells).get(slot).and_then(Clone::clone);
+        let bell = lock(&self.bells).get(slot);
         if let Some(bell) = bell {
             bell.ring();
         }
     }
 
-    fn wait(&self, timeout: Duration) -> Woken {
-        let line = (!self.is_cut.load(Ordering::Acquire)).then(|| lock(&self.line));
-        let mut fds = vec![PollFd::new(&self.own, PollFlags::IN), PollFd::new(&self.call, PollFlags::IN)];
-        fds.extend(line.as_ref().map(|line| PollFd::new(&line.socket, PollFlags::IN)));
-        let _ = poll(&mut fds, Some(&timespec(timeout)));
-        let has = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
-        let (is_rung, is_called, has_news) = (has(0), has(1), has(2));
-        drop(fds);
-        drop(line);
-        if has_news {
-            self.listen();
-        }
-        if is_called && self.call.clear() {
-            return Woken::Called;
-        }
-        if (is_rung && self.own.clear()) || has_news { Woken::Rung } else { Woken::TimedOut }
+    fn wait(&self, timeout: Duration) {
+        self.wait_for(timeout);
     }
 
     fn wake(&self) {
@@ -333,12 +407,6 @@ fn map(file: Handed) -> Result<Memory, ConnectError> {
     match usize::try_from(bytes).ok().filter(|_| (1..=MAX_BYTES).contains(&bytes)) {
         Some(bytes) => Ok(Memory::map(&file, bytes)?),
         None => Err(ConnectError::Memory),
-    }
-}
-
-fn set(bells: &mut [Option<Arc<Eventfd>>], peer: usize, bell: Option<Arc<Eventfd>>) {
-    if let Some(place) = bells.get_mut(peer) {
-        *place = bell;
     }
 }
 

@@ -11,6 +11,5 @@ mod protocol;
 mod server;
 
 pub use client::ConnectError;
-pub(crate) use client::IvshmemClient;
 pub use protocol::ProtocolError;
 pub use server::{FabricError, FabricServer, FabricSettings, FabricStop};

@@ -60,13 +60,28 @@ fn a_client_has_what_it_was_told() {
     let (value, fds) = bell(2);
     let theirs = Eventfd::of(fds[0].try_clone().unwrap()).unwrap();
     say(&server, (value, fds));
-    assert_eq!(client.wait(Duration::from_secs(5)), Woken::Rung);
+    assert_eq!(client.wait_for(Duration::from_secs(5)), Woken::Rung);
     client.ring(2);
     assert!(theirs.clear());
     say(&server, plain(2));
-    assert_eq!(client.wait(Duration::from_secs(5)), Woken::Rung);
+    assert_eq!(client.wait_for(Duration::from_secs(5)), Woken::Rung);
     client.ring(2);
     assert!(!theirs.clear());
+}
+
+#[test]
+fn whoever_is_rung_before_its_bell_is_there_is_rung_then() {
+    let (client, server) = told(introduction());
+    let client = client.unwrap();
+    client.ring(2);
+    let (value, fds) = bell(2);
+    let theirs = Eventfd::of(fds[0].try_clone().unwrap()).unwrap();
+    say(&server, (value, fds));
+    assert_eq!(client.wait_for(Duration::from_secs(5)), Woken::Rung);
+    assert!(theirs.clear());
+    for nobody in [64, usize::MAX] {
+        client.ring(nobody);
+    }
 }
 
 #[test]
@@ -118,9 +133,9 @@ fn a_server_that_begins_to_talk_nonsense_has_gone() {
         connections::Connections::new().set(client.memory(), 1, true);
         assert!(client.connection(1).is_some());
         say(&server, nonsense);
-        assert_eq!(client.wait(Duration::from_secs(5)), Woken::Rung);
+        assert_eq!(client.wait_for(Duration::from_secs(5)), Woken::Rung);
         assert!(client.connection(1).is_none());
         // And is not asked again.
-        assert_eq!(client.wait(Duration::from_millis(1)), Woken::TimedOut);
+        assert_eq!(client.wait_for(Duration::from_millis(1)), Woken::TimedOut);
     }
 }

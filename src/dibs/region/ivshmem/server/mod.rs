@@ -27,7 +27,7 @@ use self::{
 };
 use super::{connections::Connections, eventfd::Eventfd};
 use crate::{
-    dibs::Memory,
+    dibs::{Memory, region::file::format},
     unix::{closer, sized_memory},
 };
 
@@ -72,10 +72,7 @@ impl FabricServer {
         let geometry = settings.geometry()?;
         let file = sized_memory("smcd-region", geometry.bytes())?;
         let memory = Memory::map(&file, geometry.bytes())?;
-        let header = geometry.header();
-        memory.write(8, &header[8..])?;
-        // What tells a region from other memory comes last.
-        memory.write(0, &header[..8])?;
+        format(&memory, &geometry)?;
         Ok(Self {
             entrance: Entrance::open(path.as_ref())?,
             file: Arc::new(file),
@@ -213,10 +210,12 @@ impl FabricServer {
             }
         }
         client.tell_bells(id, &bells);
+        // The others first: who is told last of all that it is there finds that they know.
+        self.announce(now);
+        let _ = client.flush(now);
         if let Some(place) = self.clients.get_mut(id) {
             *place = Some(client);
         }
-        self.announce(now);
     }
 
     /// The client has gone, or has to go. Others that go by that go too.

@@ -58,7 +58,10 @@ pub enum FabricError {
     Vectors(usize),
     /// There can be no such region.
     #[error(transparent)]
-    Region(#[from] LayoutError),
+    Layout(#[from] LayoutError),
+    /// The region cannot be made.
+    #[error(transparent)]
+    Region(#[from] crate::dibs::region::RegionError),
     /// Another server listens there.
     #[error("a server listens at {0}")]
     InUse(PathBuf),

@@ -22,8 +22,12 @@ use rustix::{
 
 use super::*;
 use crate::dibs::region::{
-    attachment::{Attachment, Woken},
-    ivshmem::{ConnectError, IvshmemClient, connections},
+    attachment::Attachment,
+    ivshmem::{
+        ConnectError,
+        client::{IvshmemClient, Woken},
+        connections,
+    },
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -93,14 +97,14 @@ fn eventually(mut is_so: impl FnMut() -> bool) {
 /// Lets the client take in what there is until this holds.
 fn served(client: &IvshmemClient, mut is_so: impl FnMut() -> bool) {
     eventually(|| {
-        client.wait(Duration::from_millis(5));
+        client.wait_for(Duration::from_millis(5));
         is_so()
     });
 }
 
 /// Takes in all that there is now.
 fn settle(client: &IvshmemClient) {
-    while client.wait(Duration::from_millis(100)) != Woken::TimedOut {}
+    while client.wait_for(Duration::from_millis(100)) != Woken::TimedOut {}
 }
 
 /// True once the other end has closed the connection.
@@ -127,9 +131,9 @@ fn clients_share_memory_and_ring_each_other() {
     for (from, to) in [(0, 2), (2, 0), (1, 2), (1, 0), (2, 1)] {
         clients[from].memory().store(65536, 7 + from as u64).unwrap();
         clients[from].ring(to);
-        assert_eq!(clients[to].wait(SOON), Woken::Rung);
+        assert_eq!(clients[to].wait_for(SOON), Woken::Rung);
         assert_eq!(clients[to].memory().load(65536).unwrap(), 7 + from as u64);
-        assert_eq!(clients[to].wait(Duration::ZERO), Woken::TimedOut);
+        assert_eq!(clients[to].wait_for(Duration::ZERO), Woken::TimedOut);
     }
     for client in &clients {
         assert!((0..3).all(|slot| client.connection(slot).is_some()));
@@ -146,7 +150,7 @@ fn who_is_in_the_region_can_be_read_there() {
     settle(&first);
     let was = first.connection(1).unwrap();
     drop(second);
-    assert_eq!(first.wait(SOON), Woken::Rung);
+    assert_eq!(first.wait_for(SOON), Woken::Rung);
     served(&first, || first.connection(1).is_none());
     let again = server.client();
     assert_eq!(again.slot(), 1);
@@ -156,7 +160,7 @@ fn who_is_in_the_region_can_be_read_there() {
     served(&again, || true);
     settle(&again);
     first.ring(1);
-    assert_eq!(again.wait(SOON), Woken::Rung);
+    assert_eq!(again.wait_for(SOON), Woken::Rung);
 }
 
 #[test]
@@ -165,14 +169,14 @@ fn a_wait_is_ended_from_elsewhere() {
     let client = server.client();
     settle(&client);
     client.wake();
-    assert_eq!(client.wait(SOON), Woken::Called);
-    assert_eq!(client.wait(Duration::from_millis(1)), Woken::TimedOut);
+    assert_eq!(client.wait_for(SOON), Woken::Called);
+    assert_eq!(client.wait_for(Duration::from_millis(1)), Woken::TimedOut);
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(Duration::from_millis(20));
             client.wake();
         });
-        assert_eq!(client.wait(SOON), Woken::Called);
+        assert_eq!(client.wait_for(SOON), Woken::Called);
     });
 }
 
@@ -253,7 +257,7 @@ fn a_client_that_stops_reading_later_keeps_its_slot() {
     settle(&client);
     settle(&other);
     client.ring(1);
-    assert_eq!(other.wait(SOON), Woken::Rung);
+    assert_eq!(other.wait_for(SOON), Woken::Rung);
 }
 
 #[test]
@@ -271,7 +275,7 @@ fn many_connections_at_once() {
         settle(client);
     }
     rest[62].ring(1);
-    assert_eq!(rest[0].wait(SOON), Woken::Rung);
+    assert_eq!(rest[0].wait_for(SOON), Woken::Rung);
     assert!(matches!(IvshmemClient::connect(&server.path), Err(ConnectError::Refused)));
 }
 
@@ -287,7 +291,7 @@ fn bells_that_are_full_hold_nobody_up() {
     for _ in 0..10 {
         server.client();
     }
-    assert_eq!(client.wait(SOON), Woken::Rung);
+    assert_eq!(client.wait_for(SOON), Woken::Rung);
 }
 
 #[test]
@@ -302,8 +306,8 @@ fn nobody_is_there_without_a_server() {
     // What was there before still is.
     settle(&other);
     client.ring(1);
-    assert_eq!(other.wait(SOON), Woken::Rung);
-    assert_eq!(other.wait(Duration::from_millis(1)), Woken::TimedOut);
+    assert_eq!(other.wait_for(SOON), Woken::Rung);
+    assert_eq!(other.wait_for(Duration::from_millis(1)), Woken::TimedOut);
 }
 
 #[test]

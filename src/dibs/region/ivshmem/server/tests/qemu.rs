@@ -101,13 +101,13 @@ fn qemu_is_a_client() {
 
     // It rings us, and another that came later.
     qemu.ask(&format!("writel {DOORBELL:#x} 0x00000000"));
-    assert_eq!(host.wait(SOON), Woken::Rung);
+    assert_eq!(host.wait_for(SOON), Woken::Rung);
     let late = server.client();
     settle(&late);
     // By this answer QEMU has been through its event loop.
     eventually(|| {
         qemu.ask(&format!("writel {DOORBELL:#x} {:#x}", late.slot() << 16));
-        late.wait(Duration::from_millis(20)) == Woken::Rung
+        late.wait_for(Duration::from_millis(20)) == Woken::Rung
     });
 
     settle(&host);

@@ -1,0 +1,289 @@
+//! The DMBs that this endpoint owns: their entries, their memory, and who is told of signals.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering, fence},
+    },
+};
+
+use super::{
+    attachment::Attachment,
+    layout::{Geometry, Liveness, TokenParts, control, entry},
+    peers::Peer,
+    slice::Slice,
+    words::{get32, get64, put_gid, put32, put64},
+};
+use crate::dibs::{
+    Cause, DeviceError, DmbToken, Doorbell, Interrupt, Memory, VlanId,
+    bell::{self, Bell, BellInterrupt},
+};
+
+/// A DMB as its owner knows it.
+#[derive(Debug)]
+struct Shelved {
+    place: Place,
+    /// None once its user has gone.
+    bell: Option<Bell>,
+    /// How often its user has signalled, as last seen.
+    signals: u32,
+    was_held: bool,
+}
+
+/// Entry and memory of a DMB, and who may write there.
+#[derive(Debug)]
+struct Place {
+    index: usize,
+    entry: usize,
+    range: Range<usize>,
+    user: Peer,
+}
+
+/// What a new DMB consists of.
+pub(super) struct Made {
+    pub(super) token: DmbToken,
+    pub(super) index: u32,
+    pub(super) memory: Arc<Memory>,
+    pub(super) interrupt: RegionInterrupt,
+}
+
+/// The DMBs of an endpoint.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    slot: usize,
+    geometry: Geometry,
+    region: Arc<Memory>,
+    slice: Slice,
+    indexes: BTreeSet<usize>,
+    dmbs: HashMap<DmbToken, Shelved>,
+    /// Given back, but their users may still be writing.
+    leaving: Vec<Place>,
+}
+
+impl Shelf {
+    /// An empty one. Clears what another endpoint has left in the directory.
+    pub(super) fn new(attachment: &dyn Attachment, geometry: Geometry) -> Self {
+        let (slot, region) = (attachment.slot(), attachment.memory().clone());
+        for index in 0..geometry.entries() {
+            put64(&region, geometry.entry(slot, index) + entry::TOKEN, 0);
+        }
+        Self {
+            slot,
+            geometry,
+            slice: Slice::new(geometry.slice(slot)),
+            region,
+            indexes: (0..geometry.entries()).collect(),
+            dmbs: HashMap::new(),
+            leaving: Vec::new(),
+        }
+    }
+
+    /// Bytes that are free.
+    pub(super) fn left(&self) -> usize {
+        self.slice.left()
+    }
+
+    /// True if there is no DMB, so that nothing has to be looked at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.dmbs.is_empty() && self.leaving.is_empty()
+    }
+
+    /// Makes a DMB of `len` bytes, a multiple of a page.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoFreeDmb`], [`DeviceError::OutOfMemory`], or the system's error.
+    pub(super) fn make(
+        &mut self,
+        user: &Peer,
+        len: usize,
+        vlan: Option<VlanId>,
+    ) -> Result<Made, DeviceError> {
+        self.sweep();
+        let random = getrandom::u64().map_err(std::io::Error::from)?;
+        let (interrupt, bell) = bell::local()?;
+        let full = DeviceError::NoFreeDmb(self.geometry.entries());
+        let index = self.indexes.first().copied().ok_or(full)?;
+        let scarce = DeviceError::OutOfMemory { requested: len, available: self.slice.left() };
+        let range = self.slice.take(len).ok_or(scarce)?;
+        let memory = match self.region.part(range.start, len) {
+            Ok(memory) => Arc::new(memory),
+            Err(error) => {
+                self.slice.give_back(range);
+                return Err(error);
+            }
+        };
+        self.indexes.remove(&index);
+        memory.zero(0, len)?;
+        let token = TokenParts { slot: self.slot, entry: index }.token(random);
+        let entry = self.geometry.entry(self.slot, index);
+        let place = Place { index, entry, range, user: user.clone() };
+        let signals = get32(&self.region, entry + entry::SIGNALS);
+        place.publish(&self.region, token, vlan);
+        self.dmbs.insert(token, Shelved { place, bell: Some(bell), signals, was_held: false });
+        let interrupt =
+            RegionInterrupt { bell: interrupt, region: self.region.clone(), entry, armings: 1.into() };
+        // Less than 1024.
+        Ok(Made { token, index: index as u32, memory, interrupt })
+    }
+
+    /// Gives a DMB back.
+    ///
+    /// # Errors
+    /// [`DeviceError::UnknownToken`] if there is none.
+    pub(super) fn give_back(&mut self, token: DmbToken) -> Result<(), DeviceError> {
+        let dmb = self.dmbs.remove(&token).ok_or(DeviceError::UnknownToken(token))?;
+        put64(&self.region, dmb.place.entry + entry::TOKEN, 0);
+        // A user that is about to write looks at the token after it has said so.
+        fence(Ordering::SeqCst);
+        self.leaving.push(dmb.place);
+        self.sweep();
+        Ok(())
+    }
+
+    /// Makes free what nobody writes into any more.
+    pub(super) fn sweep(&mut self) {
+        let mut at = 0;
+        while let Some(place) = self.leaving.get(at) {
+            if place.is_written(&self.region, &self.geometry) {
+                at += 1;
+                continue;
+            }
+            let place = self.leaving.swap_remove(at);
+            self.slice.give_back(place.range);
+            self.indexes.insert(place.index);
+        }
+    }
+
+    /// The endpoints of these slots have signalled: tells those who wait for what has changed.
+    pub(super) fn signalled(&mut self, by: u64) {
+        for dmb in self.dmbs.values_mut().filter(|dmb| by >> dmb.place.user.slot & 1 != 0) {
+            dmb.look(&self.region);
+        }
+        self.sweep();
+    }
+
+    /// Somebody has come to their end: tells those who wait for signals from there.
+    pub(super) fn ended(&mut self) {
+        for dmb in self.dmbs.values_mut().filter(|dmb| dmb.place.user.has_ended()) {
+            dmb.bell = None;
+        }
+        self.sweep();
+    }
+}
+
+impl Shelved {
+    fn look(&mut self, region: &Memory) {
+        let signals = get32(region, self.place.entry + entry::SIGNALS);
+        if signals != self.signals
+            && let Some(bell) = &self.bell
+        {
+            self.signals = signals;
+            Cause::ALL.into_iter().for_each(|cause| _ = bell.ring(cause));
+        }
+        let is_held = self.place.is_held(region);
+        if self.was_held && !is_held {
+            // It was mapped, and was let go of.
+            self.bell = None;
+        }
+        self.was_held = is_held;
+    }
+}
+
+impl Place {
+    fn publish(&self, region: &Memory, token: DmbToken, vlan: Option<VlanId>) {
+        let entry = self.entry;
+        put64(region, entry + entry::OFFSET, self.range.start as u64);
+        put64(region, entry + entry::LEN, self.range.len() as u64);
+        put_gid(region, entry + entry::USER_GID, self.user.gid);
+        put32(region, entry + entry::USER_SLOT, self.user.slot as u32);
+        put32(region, entry + entry::VLAN, vlan.map_or(0, |vlan| vlan.0.into()));
+        put32(region, entry + entry::USER_INCARNATION, self.user.incarnation);
+        put32(region, entry + entry::ARMED_DATA, 0);
+        put32(region, entry + entry::ARMED_SPACE, 0);
+        put64(region, entry + entry::TOKEN, token.0);
+    }
+
+    fn is_held(&self, region: &Memory) -> bool {
+        get32(region, self.entry + entry::HELD) == self.user.incarnation
+    }
+
+    /// True if the user may still write there.
+    fn is_written(&self, region: &Memory, geometry: &Geometry) -> bool {
+        let moves = get32(region, self.entry + entry::MOVES);
+        !self.has_user_ended(region, geometry) && (self.is_held(region) || moves & 1 != 0)
+    }
+
+    /// True if the user will certainly write no more.
+    fn has_user_ended(&self, region: &Memory, geometry: &Geometry) -> bool {
+        // An endpoint whose heart stands still may go on, unless it has left, or another has come in its place.
+        let mut is_certain = geometry.liveness() != Liveness::Heartbeats;
+        if !is_certain {
+            let state = get64(region, geometry.control(self.user.slot) + control::STATE);
+            is_certain = state != u64::from(self.user.incarnation) << 32 | control::PRESENT;
+        }
+        is_certain && self.user.has_ended()
+    }
+}
+
+/// Where the signals of a DMB arrive. Its user is asked for them in the region; the device's thread hands them on.
+#[derive(Debug)]
+pub(super) struct RegionInterrupt {
+    bell: BellInterrupt,
+    region: Arc<Memory>,
+    entry: usize,
+    /// The next odd number to ask with.
+    armings: AtomicU32,
+}
+
+impl RegionInterrupt {
+    /// Asks the user for a signal.
+    fn ask(&self, cause: Cause) {
+        let word = match cause {
+            Cause::Data => entry::ARMED_DATA,
+            Cause::Space => entry::ARMED_SPACE,
+        };
+        put32(&self.region, self.entry + word, self.armings.fetch_add(2, Ordering::Relaxed) | 1);
+        // Comes before the caller's look; the user publishes and then looks here.
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl Interrupt for RegionInterrupt {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    fn is_hung_up(&self) -> bool {
+        self.bell.is_hung_up()
+    }
+
+    fn arm(&self, cause: Cause) {
+        // First here: a signal that comes for the second must find the first.
+        self.bell.arm(cause);
+        self.ask(cause);
+    }
+
+    fn clear(&self) {
+        self.bell.clear();
+    }
+
+    fn hold(&self) -> Option<std::sync::MutexGuard<'_, ()>> {
+        self.bell.hold()
+    }
+
+    fn wait(
+        &self,
+        cause: Cause,
+        timeout: Option<std::time::Duration>,
+        news: &mut dyn FnMut() -> bool,
+    ) -> std::io::Result<bool> {
+        // Once the word of the bell is armed, and before the last look.
+        let mut asked = || {
+            self.ask(cause);
+            news()
+        };
+        self.bell.wait(cause, timeout, &mut asked)
+    }
+}
