@@ -1,48 +1,19 @@
 //! The device over a shared region: conformance, and what is its own.
 
+mod common;
 mod conformance;
 
 use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
+use common::region::{Fabric, Server};
 use smcd::dibs::{
     Device, DeviceError,
-    region::{
-        ConnectError, FabricServer, FabricSettings, FabricStop, Geometry, Liveness, REGION_FABRIC, Region,
-        RegionError,
-    },
+    region::{ConnectError, Geometry, Liveness, REGION_FABRIC, Region, RegionError},
 };
-
-/// A region in a file, gone with this.
-struct Fabric(PathBuf);
-
-impl Fabric {
-    fn new(liveness: Liveness) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("smcd-region-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let fabric = Self(std::env::temp_dir().join(name));
-        let geometry = Geometry::new(16 << 20, 4, 64, REGION_FABRIC, liveness).unwrap();
-        Region::create(&fabric.0, &geometry).unwrap();
-        fabric
-    }
-
-    fn join(&self) -> Region {
-        Region::open(&self.0).unwrap()
-    }
-}
-
-impl Drop for Fabric {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 #[test]
 fn conforms_over_a_file() {
@@ -53,10 +24,18 @@ fn conforms_over_a_file() {
 }
 
 #[test]
+fn conforms_where_all_have_to_be_signalled() {
+    conformance::check(|| {
+        let fabric = Fabric::new(Liveness::Locks);
+        [(); 3].map(|()| Arc::new(fabric.join_signalled()) as Arc<dyn Device>)
+    });
+}
+
+#[test]
 fn conforms_with_heartbeats() {
     conformance::check(|| {
         let fabric = Fabric::new(Liveness::Heartbeats);
-        [0, 1, 3].map(|slot| Arc::new(Region::open_slot(&fabric.0, slot).unwrap()) as Arc<dyn Device>)
+        [0, 1, 3].map(|slot| Arc::new(Region::open_slot(fabric.path(), slot).unwrap()) as Arc<dyn Device>)
     });
 }
 
@@ -65,42 +44,11 @@ fn slots_are_for_one_each_and_free_again() {
     let fabric = Fabric::new(Liveness::Locks);
     let mut all: Vec<_> = (0..4).map(|_| fabric.join()).collect();
     assert_eq!(all.iter().map(Region::slot).collect::<Vec<_>>(), [0, 1, 2, 3]);
-    assert!(matches!(Region::open(&fabric.0), Err(RegionError::NoFreeSlot)));
-    assert!(matches!(Region::open_slot(&fabric.0, 2), Err(RegionError::NoFreeSlot)));
-    assert!(matches!(Region::open_slot(&fabric.0, 4), Err(RegionError::NoSuchSlot(4))));
+    assert!(matches!(Region::open(fabric.path()), Err(RegionError::NoFreeSlot)));
+    assert!(matches!(Region::open_slot(fabric.path(), 2), Err(RegionError::NoFreeSlot)));
+    assert!(matches!(Region::open_slot(fabric.path(), 4), Err(RegionError::NoSuchSlot(4))));
     let gone = all.remove(1).gid();
     assert!(matches!(all[0].query_remote_gid(gone, None), Err(DeviceError::Unreachable(_))));
-}
-
-/// A server at work, stopped with this.
-struct Server {
-    path: PathBuf,
-    stop: FabricStop,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("smcd-server-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        let mut settings = FabricSettings::default();
-        (settings.bytes, settings.slots, settings.entries) = (16 << 20, 4, 64);
-        let mut server = FabricServer::bind(&path, &settings).unwrap();
-        let stop = server.stop_handle();
-        Self { path, stop, thread: Some(thread::spawn(move || server.run().unwrap())) }
-    }
-
-    fn join(&self) -> Region {
-        Region::connect(&self.path).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.stop();
-        self.thread.take().unwrap().join().unwrap();
-    }
 }
 
 #[test]
@@ -137,4 +85,30 @@ fn regions_of_servers_are_no_files() {
     let geometry = Geometry::new(16 << 20, 4, 64, REGION_FABRIC, Liveness::Server).unwrap();
     assert!(matches!(Region::create("/nonexistent", &geometry), Err(RegionError::OfServer)));
     assert!(matches!(Region::connect("/nonexistent"), Err(ConnectError::Connect(_))));
+}
+
+/// In a virtual machine: three functions that are bound to `vfio-pci`, named in `SMCD_TEST_VFIO` (`interop/vfio`).
+#[cfg(feature = "vfio")]
+#[test]
+fn conforms_over_vfio() {
+    let Ok(addresses) = std::env::var("SMCD_TEST_VFIO") else {
+        eprintln!("SKIPPED: SMCD_TEST_VFIO does not name functions");
+        return;
+    };
+    let addresses: Vec<_> = addresses.split_whitespace().collect();
+    let addresses: [&str; 3] = addresses.try_into().unwrap();
+    conformance::check(|| addresses.map(|address| Arc::new(open_vfio(address)) as Arc<dyn Device>));
+}
+
+/// A function is free again once the thread of the device before has ended.
+#[cfg(feature = "vfio")]
+fn open_vfio(address: &str) -> Region {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match Region::open_vfio(address) {
+            Err(error) if Instant::now() > until => panic!("{address}: {error}"),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+            Ok(region) => return region,
+        }
+    }
 }

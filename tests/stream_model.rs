@@ -4,10 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{config, in_time, pair_with, pattern, promoting};
+use common::{config, in_time, pair_with, pattern, promoting, region::both_over_region};
 use proptest::prelude::*;
 use smcd::{
-    BusyPoll, Promotion, SmcStream,
+    BusyPoll, Promotion, SmcConfig, SmcStream,
     smc::split_owned::{OwnedReadHalf, OwnedWriteHalf},
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -23,6 +23,25 @@ enum Act {
     Parts(usize),
     /// Lets others work.
     Pause,
+}
+
+/// How the two ends become SMC-D, and over which device.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    InBand,
+    Promoted(Promotion),
+    /// Over a region, where an end maps the buffer of the other or moves data into it, and has to be signalled.
+    Region([bool; 2]),
+}
+
+impl Way {
+    fn configs(self) -> [SmcConfig; 2] {
+        match self {
+            Self::InBand => [config(), config()],
+            Self::Promoted(when) => [promoting(when), promoting(when)],
+            Self::Region(signalled) => both_over_region(signalled),
+        }
+    }
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -107,8 +126,11 @@ proptest! {
     #[test]
     fn a_stream_is_a_byte_queue_in_each_direction(
         sizes in [14u32..21, 14u32..21],
-        handshake in prop_oneof![
-            Just(None), Just(Some(Promotion::Eager)), Just(Some(Promotion::After { bytes: 100_000, messages: 5 }))
+        way in prop_oneof![
+            Just(Way::InBand),
+            Just(Way::Promoted(Promotion::Eager)),
+            Just(Way::Promoted(Promotion::After { bytes: 100_000, messages: 5 })),
+            any::<[bool; 2]>().prop_map(Way::Region),
         ],
         threads in prop_oneof![Just(1usize), Just(3)],
         how in prop_oneof![Just(BusyPoll::Adaptive), Just(BusyPoll::Off), Just(BusyPoll::For(Duration::from_micros(20)))],
@@ -121,11 +143,11 @@ proptest! {
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
         };
         runtime.block_on(async {
-            let configs = sizes.map(|code| {
-                handshake.map_or_else(config, promoting).receive_buffer(1 << code).busy_poll(how)
-            });
+            let [ours, theirs] = way.configs();
+            let configs = [(ours, sizes[0]), (theirs, sizes[1])]
+                .map(|(config, code)| config.receive_buffer(1 << code).busy_poll(how));
             let (client, server) = pair_with(&configs[0], &configs[1]).await;
-            assert!(handshake.is_some() || client.transport().is_smcd());
+            assert!(matches!(way, Way::Promoted(_)) || client.transport().is_smcd(), "{}", client.transport());
             let [mut of_client, mut of_server] = readers;
             // So that each comes round to a step that ends the reading.
             of_client.push(Act::Move(1000));

@@ -1,4 +1,4 @@
-//! What goes over the loopback interface meanwhile, by tcpdump.
+//! What goes over a network meanwhile, by tcpdump in the machine.
 
 use std::{
     fs,
@@ -21,10 +21,10 @@ const LENGTH: &str = "1024";
 pub(crate) struct Capture(Child);
 
 impl Capture {
-    /// Captures what goes to and from this port.
-    pub(crate) fn start(port: u16) -> anyhow::Result<Self> {
+    /// Captures what goes to and from this port by this interface.
+    pub(crate) fn start(interface: &str, port: u16) -> anyhow::Result<Self> {
         let mut tcpdump = Command::new("tcpdump")
-            .args(["-i", "lo", "-n", "-U", "--immediate-mode", "-Z", "root", "-s", LENGTH, "-w", FILE])
+            .args(["-i", interface, "-n", "-U", "--immediate-mode", "-Z", "root", "-s", LENGTH, "-w", FILE])
             .arg(format!("tcp port {port}"))
             .stderr(Stdio::piped())
             .spawn()

@@ -2,24 +2,33 @@
 
 use std::fmt;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use smcd::clc::DeclineCode;
 
 /// Whose sockets an end uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stack {
-    /// The library's.
+    /// The library's, on TCP of the kernel: the SMC option goes by eBPF.
     Smcd,
+    /// The library's endpoint, which is a host of its own and not in the machine.
+    Endpoint,
     /// Linux' SMC sockets.
     Linux,
     /// TCP, without the SMC option.
     Tcp,
 }
 
+impl Stack {
+    pub(crate) fn is_of_smcd(self) -> bool {
+        matches!(self, Self::Smcd | Self::Endpoint)
+    }
+}
+
 impl fmt::Display for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Smcd => "smcd",
+            Self::Endpoint => "endpoint",
             Self::Linux => "linux",
             Self::Tcp => "tcp",
         })
@@ -106,27 +115,36 @@ impl Case {
         let family = if self.is_ipv6 { "ipv6" } else { "ipv4" };
         format!("{}-to-{}-{family}-{}", self.client, self.server, self.ueids.name())
     }
+
+    /// Whether one of the ends is this.
+    pub(crate) fn has(&self, stack: Stack) -> bool {
+        [self.client, self.server].contains(&stack)
+    }
 }
 
 /// All cases, in the order of the table.
 pub(crate) fn all() -> Vec<Case> {
     use Outcome::{Declined, NoOption, Smcd};
-    use Stack::{Linux, Smcd as Ours, Tcp};
+    use Stack::{Endpoint, Linux, Smcd as Ours, Tcp};
     let no_device = Declined(DeclineCode::NO_SMCD_V2_DEVICE);
     let no_ueid = Declined(DeclineCode::NO_UEID);
-    let kinds = [
-        (Ours, Linux, Ueids::One, no_device),
-        (Ours, Linux, Ueids::Four, no_device),
-        (Ours, Linux, Ueids::Disjoint, no_device),
-        (Ours, Linux, Ueids::NoneOfLinux, no_device),
-        (Ours, Linux, Ueids::NoneOfSmcd, no_ueid),
-        (Linux, Ours, Ueids::One, no_device),
-        (Linux, Ours, Ueids::Four, no_device),
-        (Linux, Ours, Ueids::Disjoint, no_device),
-        (Linux, Ours, Ueids::NoneOfLinux, no_ueid),
-        (Linux, Ours, Ueids::NoneOfSmcd, no_device),
-        (Ours, Tcp, Ueids::One, NoOption),
-        (Tcp, Ours, Ueids::One, NoOption),
+    let with_linux = |ours| {
+        [
+            (ours, Linux, Ueids::One, no_device),
+            (ours, Linux, Ueids::Four, no_device),
+            (ours, Linux, Ueids::Disjoint, no_device),
+            (ours, Linux, Ueids::NoneOfLinux, no_device),
+            (ours, Linux, Ueids::NoneOfSmcd, no_ueid),
+            (Linux, ours, Ueids::One, no_device),
+            (Linux, ours, Ueids::Four, no_device),
+            (Linux, ours, Ueids::Disjoint, no_device),
+            (Linux, ours, Ueids::NoneOfLinux, no_ueid),
+            (Linux, ours, Ueids::NoneOfSmcd, no_device),
+            (ours, Tcp, Ueids::One, NoOption),
+            (Tcp, ours, Ueids::One, NoOption),
+        ]
+    };
+    let without = [
         // To see that the machine is what it should be.
         (Linux, Tcp, Ueids::One, NoOption),
         (Tcp, Linux, Ueids::One, NoOption),
@@ -140,7 +158,13 @@ pub(crate) fn all() -> Vec<Case> {
     let of_both = |(client, server, ueids, expected)| {
         [false, true].map(|is_ipv6| Case { client, server, is_ipv6, ueids, expected })
     };
-    kinds.into_iter().flat_map(of_both).collect()
+    let kinds = [Ours, Endpoint].into_iter().flat_map(with_linux).chain(without);
+    kinds.flat_map(of_both).collect()
+}
+
+/// The one of this name.
+pub(crate) fn named(name: &str) -> anyhow::Result<Case> {
+    all().into_iter().find(|case| case.name() == name).with_context(|| format!("no case is called {name}"))
 }
 
 /// Those whose names begin with one of these; all if there are none.

@@ -1,38 +1,31 @@
 //! In the virtual machine: makes the connections, and writes down what the ends have to say.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::{fs, net::TcpStream, path::Path, sync::mpsc, thread, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 
 use crate::{
     capture::Capture,
-    case::{self, Case},
+    case::{self, Case, Stack},
+    control::{Answer, Control, Request},
+    dialogue::{ask_all, serve_all},
     netlink::SmcNetlink,
-    party::{Client, Party, Server},
+    network,
+    party::{Client, Server},
     seen::{Counted, Seen, Way},
 };
 
-/// Connections of a case, one after the other: where they are SMC-D, the second one has a link group.
-pub(crate) const CONNECTIONS: usize = 2;
-
-/// Bytes that go each way.
-const PAYLOAD: usize = 200_000;
-
 /// A case that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(40);
+
+/// The host is there, or will not be.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ports of the servers, one for each case: none has to wait for another's.
 const FIRST_PORT: u16 = 20_000;
 
 pub(crate) fn run(share: &Path, names: &[&str]) -> anyhow::Result<()> {
+    network::set_up()?;
     let netlink = SmcNetlink::open()?;
     let mut seen = Vec::new();
     for (case, port) in case::chosen(names)?.into_iter().zip(FIRST_PORT..) {
@@ -48,7 +41,7 @@ fn play(case: &Case, port: u16, netlink: &SmcNetlink, share: &Path) -> anyhow::R
     let ueids = case.ueids.of_linux();
     ueids.iter().try_for_each(|ueid| netlink.add_ueid(ueid)).context("adding a UEID")?;
     let before = netlink.fallbacks()?;
-    let capture = Capture::start(port)?;
+    let capture = Capture::start(network::interface_of(case), port)?;
     let played = in_time(*case, port);
     capture.stop(&share.join(format!("{}.pcap", case.name())))?;
     let counted = since(&before, netlink.fallbacks()?);
@@ -81,46 +74,43 @@ fn in_time(case: Case, port: u16) -> anyhow::Result<[Vec<Way>; 2]> {
 }
 
 fn connect_all(case: &Case, port: u16) -> anyhow::Result<[Vec<Way>; 2]> {
-    let ip: IpAddr = if case.is_ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-    let address = SocketAddr::new(ip, port);
-    let server = Server::new(case, address).context("listening")?;
-    let serving = thread::spawn(move || -> anyhow::Result<_> {
-        (0..CONNECTIONS).map(|_| serve(server.accept().context("accepting")?)).collect()
-    });
-    let client = Client::new(case)?;
-    let of_client: anyhow::Result<Vec<Way>> =
-        (0..CONNECTIONS).map(|_| ask(client.connect(address).context("connecting")?)).collect();
+    let address = network::server_of(case, port);
+    if case.server == Stack::Endpoint {
+        let host = OnHost::begin(case, port)?;
+        let of_client = ask_all(&Client::new(case, None)?, address).context("client")?;
+        return Ok([of_client, host.end().context("server")?]);
+    }
+    let server = Server::new(case, address, None).context("listening")?;
+    let serving = thread::spawn(move || serve_all(&server));
+    let of_client = if case.client == Stack::Endpoint {
+        OnHost::begin(case, port)?.end()
+    } else {
+        ask_all(&Client::new(case, None)?, address)
+    };
     let of_client = of_client.context("client")?;
-    let of_server: anyhow::Result<Vec<Way>> = serving.join().ok().context("the server panicked")?;
+    let of_server = serving.join().ok().context("the server panicked")?;
     Ok([of_client, of_server.context("server")?])
 }
 
-/// The client's part: sends, and gets other bytes back, till the end.
-fn ask(mut party: Box<dyn Party>) -> anyhow::Result<Way> {
-    party.write_all(&pattern(1))?;
-    expect(&mut party, &pattern(2))?;
-    Ok(party.way())
-}
+/// The end of a case that is on the host.
+struct OnHost(Control<TcpStream>);
 
-/// The server's part.
-fn serve(mut party: Box<dyn Party>) -> anyhow::Result<Way> {
-    expect(&mut party, &pattern(1))?;
-    party.write_all(&pattern(2))?;
-    let way = party.way();
-    ensure!(party.read(&mut [0])? == 0, "bytes behind the last one");
-    Ok(way)
-}
+impl OnHost {
+    /// Returns when it is ready.
+    fn begin(case: &Case, port: u16) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect_timeout(&network::CONTROL, PATIENCE).context("to the host")?;
+        let mut host = Control::new(stream);
+        host.say(&Request::Play { case: case.name(), port })?;
+        match host.hear()? {
+            Answer::Begun => Ok(Self(host)),
+            Answer::Ended(early) => bail!("the host ends before it begins: {early:?}"),
+        }
+    }
 
-fn expect(party: &mut impl Read, expected: &[u8]) -> anyhow::Result<()> {
-    let mut got = vec![0; expected.len()];
-    party.read_exact(&mut got)?;
-    let wrong = got.iter().zip(expected).position(|(got, expected)| got != expected);
-    ensure!(wrong.is_none(), "byte {wrong:?} is not what was sent");
-    Ok(())
-}
-
-/// Bytes without a short period: what is lost, doubled or moved shows.
-fn pattern(seed: u64) -> Vec<u8> {
-    let byte = |i: u64| ((i + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
-    (0..PAYLOAD as u64).map(byte).collect()
+    fn end(mut self) -> anyhow::Result<Vec<Way>> {
+        match self.0.hear()? {
+            Answer::Ended(ended) => ended.map_err(anyhow::Error::msg),
+            Answer::Begun => bail!("the host begins twice"),
+        }
+    }
 }

@@ -7,16 +7,20 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::Context;
 use smcd::{
-    FallbackReason, Promotion, SmcConfig, Stack as SmcdStack, Transport, blocking, dibs::loopback::DmbLimits,
+    FallbackReason, Promotion, SmcConfig, SmcStackStream, Stack as SmcdStack, Transport, blocking,
+    dibs::loopback::DmbLimits,
+    tcp_fallback::stack::{StackListener, SynOption},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     runtime::{Builder, Runtime},
 };
 
 use crate::{
     case::{Case, Stack},
+    endpoints::Endpoints,
     linux,
     seen::Way,
 };
@@ -38,27 +42,27 @@ impl Party for blocking::SmcStream {
 }
 
 /// A stream of tokio, whose calls wait.
-struct OnTokio {
-    stream: smcd::SmcStream,
+pub(crate) struct OnTokio<S> {
+    stream: S,
     runtime: Arc<Runtime>,
 }
 
-impl OnTokio {
-    fn of(
+impl<S> OnTokio<S> {
+    pub(crate) fn of(
         runtime: &Arc<Runtime>,
-        stream: impl Future<Output = io::Result<smcd::SmcStream>>,
+        stream: impl Future<Output = io::Result<S>>,
     ) -> io::Result<Self> {
         Ok(Self { stream: runtime.block_on(stream)?, runtime: runtime.clone() })
     }
 }
 
-impl Read for OnTokio {
+impl<S: AsyncRead + Unpin> Read for OnTokio<S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.runtime.block_on(self.stream.read(buf))
     }
 }
 
-impl Write for OnTokio {
+impl<S: AsyncWrite + Unpin> Write for OnTokio<S> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.runtime.block_on(self.stream.write(buf))
     }
@@ -68,7 +72,13 @@ impl Write for OnTokio {
     }
 }
 
-impl Party for OnTokio {
+impl Party for OnTokio<smcd::SmcStream> {
+    fn way(&self) -> Way {
+        way_of(self.stream.transport())
+    }
+}
+
+impl Party for OnTokio<SmcStackStream> {
     fn way(&self) -> Way {
         way_of(self.stream.transport())
     }
@@ -98,19 +108,27 @@ fn runtime() -> io::Result<Arc<Runtime>> {
     Ok(Arc::new(Builder::new_current_thread().enable_all().build()?))
 }
 
-/// Makes the connections of a case. The library has two front ends: IPv4 has that of tokio, IPv6 the other.
+fn on_host(endpoints: Option<&Endpoints>) -> anyhow::Result<Endpoints> {
+    endpoints.cloned().context("an endpoint in the machine")
+}
+
+/// Makes the connections of a case. The library has two front ends on TCP of the kernel: IPv4 has that of tokio, IPv6 the
+/// other.
 pub(crate) enum Client {
     Tokio(Arc<Runtime>, SmcConfig),
     Blocking(SmcConfig),
+    Endpoint(Endpoints, SmcConfig),
     Linux,
     Tcp,
 }
 
 impl Client {
-    pub(crate) fn new(case: &Case) -> anyhow::Result<Self> {
+    /// Endpoints are on the host alone.
+    pub(crate) fn new(case: &Case, endpoints: Option<&Endpoints>) -> anyhow::Result<Self> {
         Ok(match (case.client, case.is_ipv6) {
             (Stack::Smcd, false) => Self::Tokio(runtime()?, config(case)?),
             (Stack::Smcd, true) => Self::Blocking(config(case)?),
+            (Stack::Endpoint, _) => Self::Endpoint(on_host(endpoints)?, config(case)?),
             (Stack::Linux, _) => Self::Linux,
             (Stack::Tcp, _) => Self::Tcp,
         })
@@ -122,6 +140,7 @@ impl Client {
                 Box::new(OnTokio::of(runtime, smcd::SmcStream::connect_with(address, config))?)
             }
             Self::Blocking(config) => Box::new(blocking::SmcStream::connect_with(address, config)?),
+            Self::Endpoint(endpoints, config) => Box::new(endpoints.connect(address, config)?),
             Self::Linux => Box::new(linux::connect(address)?),
             Self::Tcp => Box::new(TcpStream::connect(address)?),
         })
@@ -132,11 +151,17 @@ impl Client {
 pub(crate) enum Server {
     Tokio(Arc<Runtime>, smcd::SmcListener),
     Blocking(blocking::SmcListener),
+    Endpoint(Endpoints, StackListener, SmcConfig),
     Other(TcpListener),
 }
 
 impl Server {
-    pub(crate) fn new(case: &Case, address: SocketAddr) -> anyhow::Result<Self> {
+    /// Endpoints are on the host alone.
+    pub(crate) fn new(
+        case: &Case,
+        address: SocketAddr,
+        endpoints: Option<&Endpoints>,
+    ) -> anyhow::Result<Self> {
         Ok(match (case.server, case.is_ipv6) {
             (Stack::Smcd, false) => {
                 let (runtime, config) = (runtime()?, config(case)?);
@@ -144,6 +169,11 @@ impl Server {
                 Self::Tokio(runtime, listener)
             }
             (Stack::Smcd, true) => Self::Blocking(blocking::SmcListener::bind_with(address, config(case)?)?),
+            (Stack::Endpoint, _) => {
+                let endpoints = on_host(endpoints)?;
+                let listener = endpoints.listen(address, SynOption::Offer)?;
+                Self::Endpoint(endpoints, listener, config(case)?)
+            }
             (Stack::Linux, _) => Self::Other(linux::listen(address)?),
             (Stack::Tcp, _) => Self::Other(TcpListener::bind(address)?),
         })
@@ -156,6 +186,7 @@ impl Server {
                 Box::new(OnTokio::of(runtime, accepted)?)
             }
             Self::Blocking(listener) => Box::new(listener.accept()?.0),
+            Self::Endpoint(endpoints, listener, config) => Box::new(endpoints.accept(listener, config)?),
             Self::Other(listener) => Box::new(listener.accept()?.0),
         })
     }

@@ -7,7 +7,7 @@ use smcd::clc::{DeclineCode, wire::Message};
 
 use crate::{
     case::{self, Case, Outcome, Stack},
-    guest::CONNECTIONS,
+    dialogue::CONNECTIONS,
     seen::{Counted, Seen, Way},
     wire::{Conversation, conversations},
 };
@@ -59,16 +59,30 @@ fn judge(case: &Case, seen: &[Seen], share: &Path) -> anyhow::Result<String> {
     let ueids = [case.ueids.of_smcd().len(), case.ueids.of_linux().len()];
     let common = case.ueids.of_smcd().iter().filter(|ueid| case.ueids.of_linux().contains(ueid)).count();
     Ok(format!(
-        "| {} → {} | {family} | {}, {}; {common} | {} | {ends} | {on_wire} |",
-        case.client, case.server, ueids[0], ueids[1], case.expected
+        "| {} → {} | {} | {family} | {}, {}; {common} | {} | {ends} | {on_wire} |",
+        case.client,
+        case.server,
+        mechanism(case),
+        ueids[0],
+        ueids[1],
+        case.expected
     ))
+}
+
+/// By what the library's ends send the SMC option.
+fn mechanism(case: &Case) -> &'static str {
+    match case {
+        _ if case.has(Stack::Endpoint) => "smoltcp",
+        _ if case.has(Stack::Smcd) => "eBPF",
+        _ => "–",
+    }
 }
 
 /// The library's ends have to give the right reasons.
 fn check_ways(case: &Case, seen: &Seen) -> anyhow::Result<()> {
     for (is_server, stack, ways) in [(false, case.client, &seen.client), (true, case.server, &seen.server)] {
         ensure!(ways.len() == CONNECTIONS, "{} connections", ways.len());
-        if stack != Stack::Smcd {
+        if !stack.is_of_smcd() {
             continue;
         }
         for way in ways {
@@ -149,11 +163,11 @@ fn kind(message: &Message) -> &'static str {
 fn end(case: &Case, seen: &Seen, is_server: bool) -> String {
     let (stack, ways) = if is_server { (case.server, &seen.server) } else { (case.client, &seen.client) };
     match (stack, ways.first()) {
-        (Stack::Smcd, Some(Way::Smcd)) => "SMC-D".into(),
-        (Stack::Smcd, Some(Way::Tcp { code, peer: Some(peer), .. })) => {
+        (_, Some(Way::Smcd)) => "SMC-D".into(),
+        (_, Some(Way::Tcp { code, peer: Some(peer), .. })) => {
             format!("{code:#010x} (peer: {peer:#010x})")
         }
-        (Stack::Smcd, Some(Way::Tcp { code, .. })) => format!("{code:#010x}"),
+        (_, Some(Way::Tcp { code, .. })) => format!("{code:#010x}"),
         (Stack::Linux, _) => {
             let counted = seen.counted.iter().find(|counted| counted.by_server == is_server);
             counted.map_or("SMC-D".into(), |counted| format!("{:#010x}", counted.code))
@@ -166,8 +180,8 @@ fn write_table(readme: &Path, rows: &[String]) -> anyhow::Result<()> {
     let text = fs::read_to_string(readme)?;
     let (before, rest) = text.split_once(BEGIN).context("no place for the table")?;
     let (_, after) = rest.split_once(END).context("no end of the table")?;
-    let head = "| client → server | family | UEIDs of smcd, of Linux; common | expected | client says | server says | \
-                CLC messages, bytes |\n|---|---|---|---|---|---|---|\n";
+    let head = "| client → server | option by | family | UEIDs of smcd, of Linux; common | expected | client says | server says | \
+                CLC messages, bytes |\n|---|---|---|---|---|---|---|---|\n";
     let table = rows.join("\n");
     fs::write(readme, format!("{before}{BEGIN}\n{head}{table}\n\n{END}{after}"))?;
     Ok(())

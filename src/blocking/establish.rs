@@ -223,9 +223,14 @@ pub(super) fn accept(
         _ => return Ok(Shared::new(tcp, config, Ok(Counts::default()))),
     }
     let client = if config.asks_for_option(peer.ip()) { Client::Wanted } else { Client::Unwanted };
+    by_option(tcp, config, client)
+}
+
+/// The server's handshake after both ends have sent the option.
+fn by_option(tcp: TcpStream, config: &Arc<SmcConfig>, client: Client) -> Result<Shared, EstablishError> {
     match run(in_band::accept(&mut Waiting(&tcp), config, client, config.handshake_timeout))? {
         Some(outcome) => Ok(shared_of(tcp, config, outcome)?),
-        None => Ok(Shared::staying(tcp, config, FallbackReason::PeerNotSmc)),
+        None => Ok(Shared::of_silent(tcp, config)),
     }
 }
 
@@ -408,5 +413,59 @@ mod tests {
         theirs.write_all(b"GET ").unwrap();
         assert!(matches!(accept(&ours), Some(Outcome::Tcp(FallbackReason::PeerNotSmc))));
         assert_eq!((&ours).read(&mut [0; 9]).unwrap(), 4, "it is all there");
+    }
+
+    /// The server's end of a connection whose client has sent the option, and then nothing in time; and the client's.
+    fn silent_client() -> (SmcStream, TcpStream) {
+        let (ours, theirs) = connection();
+        let impatient = Arc::new(SmcConfig::clone(&config()).handshake_timeout(Duration::from_millis(50)));
+        let shared = by_option(ours, &impatient, Client::Wanted).unwrap();
+        let stream = SmcStream(Arc::new(shared));
+        assert_eq!(stream.transport(), Transport::Tcp(FallbackReason::PeerNotSmc));
+        (stream, theirs)
+    }
+
+    #[test]
+    fn a_proposal_that_comes_too_late_is_never_data() {
+        let (mut stream, mut theirs) = silent_client();
+        let client = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            theirs.write_all(&[0xe2, 0xd4, 0xc3, 0xd9, 1, 0, 0xe0, 0x26]).unwrap();
+            theirs
+        });
+        for _ in 0..2 {
+            let errors = [
+                stream.read(&mut [0; 9]),
+                stream.peek(&mut [0; 9]),
+                stream.read_vectored(&mut [io::IoSliceMut::new(&mut [0; 9])]),
+            ];
+            for error in errors.map(Result::unwrap_err) {
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            }
+        }
+        drop(client.join().unwrap());
+    }
+
+    #[test]
+    fn a_client_that_lets_the_server_speak_first_is_served() {
+        let (mut stream, mut theirs) = silent_client();
+        stream.write_all(b"220 ready").unwrap();
+        assert_eq!(stream.read(&mut []).unwrap(), 0, "nothing to wait for");
+        stream.set_nonblocking(true).unwrap();
+        assert_eq!(stream.read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        assert_eq!(stream.read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        stream.set_read_timeout(None).unwrap();
+        theirs.read_exact(&mut [0; 9]).unwrap();
+        theirs.write_all(b"HELO").unwrap();
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "HELO");
+        // What is empty is data, too.
+        let (mut stream, theirs) = silent_client();
+        drop(theirs);
+        assert_eq!(stream.read(&mut [0; 9]).unwrap(), 0);
     }
 }

@@ -78,7 +78,8 @@ impl SmcListener {
 
     /// Accepts a connection. With [`SmcConfig::option_peers`], a client that has sent the SMC option owes a message, which
     /// is waited for here, for [`SmcConfig::handshake_timeout`] at most; one that breaks the protocol is dropped and
-    /// logged.
+    /// logged. One that says nothing is taken for a TCP client that wants the server to speak first; should it begin to speak
+    /// CLC later, reading fails with `InvalidData`.
     ///
     /// # Errors
     /// The system's; `WouldBlock` in non-blocking mode if there is none.

@@ -11,15 +11,19 @@ use std::{
 };
 
 use bytes::BufMut;
-use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::{
+    event::{PollFd, PollFlags},
+    fs::{OFlags, fcntl_getfl},
+};
 
-use super::{patience::Patience, waits::Waits};
+use super::{patience::Patience, poll, waits::Waits};
 use crate::{
     FallbackReason, SmcConfig,
     smc::{
         established::Established,
         hybrid::{Counts, Hybrid},
     },
+    tcp_fallback::detect::check_late,
 };
 
 /// A connection.
@@ -30,6 +34,8 @@ pub(super) struct Shared {
     pub(super) writing: Limit,
     /// A copy of what the socket has: to ask it costs a system call, and waiting in the ring none.
     nonblocking: AtomicBool,
+    /// The client was silent for so long that it was taken for plain TCP; its first bytes will tell.
+    was_silent: AtomicBool,
 }
 
 /// How long a call may wait.
@@ -65,6 +71,12 @@ impl Shared {
         shared
     }
 
+    /// Of a client that has not sent anything in time.
+    pub(super) fn of_silent(tcp: TcpStream, config: &Arc<SmcConfig>) -> Self {
+        let was_silent = AtomicBool::new(true);
+        Self { was_silent, ..Self::staying(tcp, config, FallbackReason::PeerNotSmc) }
+    }
+
     /// A connection whose ends have agreed on rings before its first byte.
     ///
     /// # Errors
@@ -88,7 +100,8 @@ impl Shared {
         let tcp = Arc::new(tcp);
         let hybrid = Hybrid::with_counts(tcp.clone(), config.busy_poll, config.clone(), counts);
         let waits = Waits::new(hybrid, tcp);
-        Self { waits, reading, writing, nonblocking: AtomicBool::new(is_nonblocking) }
+        let (nonblocking, was_silent) = (AtomicBool::new(is_nonblocking), AtomicBool::new(false));
+        Self { waits, reading, writing, nonblocking, was_silent }
     }
 
     pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
@@ -104,15 +117,35 @@ impl Shared {
         Patience::of(*limit.get())
     }
 
+    /// Makes sure, before the first byte of a late client is read as data into the room that there is, that it is data.
+    #[inline]
+    fn check_late(&self, has_room: bool) -> io::Result<()> {
+        if !has_room || !self.was_silent.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let patience = self.patience(&self.reading);
+        while let Err(error) = check_late(&self.waits.tcp) {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                return Err(error);
+            }
+            poll::sleep(&mut [PollFd::new(&self.waits.tcp, PollFlags::IN)], patience.left()?)?;
+        }
+        self.was_silent.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
     pub(super) fn read(&self, dst: &mut impl BufMut) -> io::Result<usize> {
+        self.check_late(dst.has_remaining_mut())?;
         self.waits.read(dst, || self.patience(&self.reading))
     }
 
     pub(super) fn peek(&self, dst: &mut impl BufMut) -> io::Result<usize> {
+        self.check_late(dst.has_remaining_mut())?;
         self.waits.peek(dst, || self.patience(&self.reading))
     }
 
     pub(super) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.check_late(bufs.iter().any(|buf| !buf.is_empty()))?;
         self.waits.read_vectored(bufs, || self.patience(&self.reading))
     }
 

@@ -72,7 +72,8 @@ pub trait Device: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`DeviceError::UnknownToken`], [`DeviceError::BadDmb`] if the owner shares something that is no DMB,
-    /// [`DeviceError::Unsupported`] where remote memory cannot be mapped.
+    /// [`DeviceError::Unsupported`] where remote memory cannot be mapped, or this owner has to be signalled each time: then
+    /// data is moved.
     fn attach_dmb(&self, owner: Gid, token: DmbToken, len: usize) -> Result<RemoteDmb, DeviceError> {
         let _ = (owner, token, len);
         Err(DeviceError::Unsupported)
@@ -146,11 +147,27 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Sends a software event to the clients of the device `gid`.
     ///
     /// # Errors
-    /// [`DeviceError::Unsupported`] on fabrics without events.
+    /// [`DeviceError::Unsupported`] on fabrics without events, [`DeviceError::Busy`] if the last one was not taken yet.
     fn signal_event(&self, gid: Gid, code: u32, data: u64) -> Result<(), DeviceError> {
         let _ = (gid, code, data);
         Err(DeviceError::Unsupported)
     }
+
+    /// Takes the oldest event that has come and was not taken.
+    fn take_event(&self) -> Option<Event> {
+        None
+    }
+}
+
+/// A software event, sent by [`Device::signal_event`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// The device that has sent it.
+    pub from: Gid,
+    /// What it means, for the clients of the devices to agree on.
+    pub code: u32,
+    /// What belongs to it.
+    pub data: u64,
 }
 
 /// What an endpoint can wait for at its DMB.
@@ -185,6 +202,11 @@ pub trait Interrupt: Send + Sync + fmt::Debug {
     /// Takes back the signals that have come so far, so that the descriptor is not readable until the next. For those
     /// who poll it as it is, without edges. Whoever else waits for it may miss a signal that is taken back so.
     fn clear(&self);
+
+    /// If the user of the DMB writes each message as a whole: a number that is odd while it does so, and another after it.
+    fn moves(&self) -> Option<u32> {
+        None
+    }
 
     /// Waits until no other thread is in the middle of anything here, and keeps it so: for a process that is about to
     /// fork, so that the child gets no lock that nobody releases.

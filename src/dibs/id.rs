@@ -20,7 +20,8 @@ impl Gid {
         Self((((gid as u128) << 64) | gid_ext as u128).to_be_bytes())
     }
 
-    /// A GID that no other device has: a UUID of version 4, variant 1, as Linux' loopback device has.
+    /// A GID that no other device has: a UUID of version 4, variant 1, as Linux' loopback device has. So neither half is
+    /// zero.
     ///
     /// # Errors
     /// If the system has no random numbers.

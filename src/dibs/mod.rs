@@ -8,6 +8,7 @@
 //! | backend | memory | doorbell | reaches |
 //! |---|---|---|---|
 //! | [`loopback`] | sealed memfd | socket pair, futex | the processes of one network namespace |
+//! | [`region`] | one shared region: a file, a DAX device, ivshmem | looking, eventfd, MSI-X | processes, virtual machines, hosts |
 
 mod barrier;
 mod bell;
@@ -21,7 +22,7 @@ pub mod region;
 mod writing;
 
 pub(crate) use barrier::order;
-pub use device::{Cause, Device, Dmb, Doorbell, Interrupt, RemoteDmb};
+pub use device::{Cause, Device, Dmb, Doorbell, Event, Interrupt, RemoteDmb};
 pub use error::{BadDmb, DeviceError};
 pub use id::{Chid, DmbToken, Gid, VlanId};
 pub use memory::Memory;

@@ -11,7 +11,7 @@ use std::{
     io::IoSlice,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering, fence},
     },
 };
 
@@ -24,7 +24,7 @@ use super::{
     ConnectionError, PeerMisbehaved,
     cdc::{CONS, Cdc, PROD, ProducerFlags, StateFlags, flags_of},
     close::CloseState,
-    cursor::{CDC_LEN, RingLen, Span, load},
+    cursor::{CDC_LEN, Cursor, RingLen, Span, load},
     outlet::Outlet,
     receiver::Receiver,
     sender::Sender,
@@ -98,6 +98,8 @@ pub(crate) struct Connection {
     left: AtomicBool,
     /// Writing has gone back to TCP. Then it has ended here, too.
     back: AtomicBool,
+    /// The peer's messages come whole, and are numbered.
+    is_moved: bool,
 }
 
 /// What the peer has to know of the sender besides its cursor.
@@ -118,7 +120,9 @@ impl Connection {
     ///
     /// `peer_ring` is the ring of the peer's DMB.
     pub(crate) fn new(dmb: Arc<Dmb>, own_ring: RingLen, outlet: Outlet, peer_ring: RingLen) -> Self {
+        let is_moved = dmb.interrupt().moves().is_some();
         Self {
+            is_moved,
             dmb,
             outlet,
             own_ring,
@@ -514,6 +518,9 @@ impl Connection {
     /// Takes in how far the peer has written; says how many bytes are new.
     #[inline]
     fn refresh_rx(&self, rx: &mut Receiver) -> Result<u32, ConnectionError> {
+        if self.is_moved {
+            return self.refresh_rx_moved(rx);
+        }
         let (prod, mark) = load(self.dmb.memory().word64(PROD)?);
         let new = rx.on_prod(prod);
         let new = self.judge(new)?;
@@ -524,6 +531,36 @@ impl Connection {
             rx.on_flags((flags_of(flags).0 - ProducerFlags::URGENT_PRESENT) | urgent);
         }
         Ok(new)
+    }
+
+    /// As [`Connection::refresh_rx`], of a peer that writes its messages whole, and marks urgent bytes as Linux does: in the
+    /// other word of the same message.
+    fn refresh_rx_moved(&self, rx: &mut Receiver) -> Result<u32, ConnectionError> {
+        let Some((prod, flags)) = self.whole_message()? else { return Ok(0) };
+        let new = rx.on_prod(prod);
+        let new = self.judge(new)?;
+        if new > 0 {
+            rx.on_flags(flags);
+        }
+        Ok(new)
+    }
+
+    /// Producer cursor and flags of one message. `None` while one is being written; a signal follows that.
+    fn whole_message(&self) -> Result<Option<(Cursor, ProducerFlags)>, ConnectionError> {
+        // More than one can hardly come between; and whoever writes all the time signals all the time.
+        const TRIES: u32 = 4;
+        let moves = || self.dmb.interrupt().moves();
+        for _ in 0..TRIES {
+            let before = moves();
+            let (prod, _) = load(self.dmb.memory().word64(PROD)?);
+            let (_, flags) = load(self.dmb.memory().word64(CONS)?);
+            // Both loads come before the second look at the number.
+            fence(Ordering::Acquire);
+            if before.is_none_or(|before| before & 1 == 0) && moves() == before {
+                return Ok(Some((prod, flags_of(flags).0)));
+            }
+        }
+        Ok(None)
     }
 
     /// The peer's state flags; takes in those that are new.

@@ -226,13 +226,13 @@ impl<'a, W: Wire + Send> Session<'a, W> {
 
     /// Receives a message; meanwhile takes in what other devices send, so that they are not kept waiting for room.
     async fn receive(&mut self, deadline: Instant) -> Result<Message, EstablishError> {
-        let devices = self.stack.devices();
-        let tend = || devices.iter().for_each(|device| device.tend());
+        let stack = &self.stack;
+        let tend = || stack.tend();
         Ok(self.wire.receive(deadline, &tend).await?)
     }
 
     fn tend(&self) {
-        self.stack.devices().iter().for_each(|device| device.tend());
+        self.stack.tend();
     }
 
     /// Sends a Decline; the connection goes on as TCP.

@@ -197,10 +197,15 @@ impl LinkGroup {
                 return Err(DeviceError::OutOfRange { offset: 0, len, size: dmb.len() });
             }
             (Some(dmb), _) => return Ok(Outlet::Mapped(dmb)),
-            (None, Reach::Fabric(_)) => self.device.attach_dmb(peer, token, len)?,
-            (None, Reach::ByHand(_)) => self.device.attach_handover(peer, token, len, fds.take())?,
+            (None, Reach::Fabric(_)) => self.device.attach_dmb(peer, token, len),
+            (None, Reach::ByHand(_)) => self.device.attach_handover(peer, token, len, fds.take()),
         };
-        Ok(Outlet::Mapped(Arc::new(attached)))
+        match attached {
+            Ok(attached) => Ok(Outlet::Mapped(Arc::new(attached))),
+            // This peer looks only after a signal.
+            Err(DeviceError::Unsupported) => Ok(Outlet::moved(self.device.clone(), token, element, len)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Closes a connection and takes back its buffers.

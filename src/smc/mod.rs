@@ -18,6 +18,7 @@ mod error;
 #[cfg(feature = "tokio")]
 mod establish;
 pub(crate) mod established;
+mod group_event;
 #[cfg(feature = "tokio")]
 mod half;
 pub(crate) mod hybrid;

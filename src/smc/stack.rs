@@ -13,12 +13,13 @@ use super::{
     ByteCounts,
     config::runtime_dir,
     connection::Connection,
+    group_event::GroupEvent,
     link_group::{LinkGroup, Pair},
 };
 use crate::{
     clc::wire::LinkId,
     dibs::{
-        Device, DeviceError,
+        Device, DeviceError, Event,
         loopback::{DmbLimits, Loopback},
         order,
     },
@@ -121,6 +122,31 @@ impl Stack {
     /// Both ends have agreed on another connection.
     pub(crate) fn count_connection(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes in what other devices have sent to ours. To be called before a handshake, and during one.
+    pub(crate) fn tend(&self) {
+        for (at, device) in self.devices.iter().enumerate() {
+            device.tend();
+            while let Some(event) = device.take_event() {
+                self.take_event(at, device, event);
+            }
+        }
+    }
+
+    /// What Linux' SMC-D tells the other devices: that it has let go of a link group, or that it wants to be answered.
+    fn take_event(&self, at: usize, device: &Arc<dyn Device>, event: Event) {
+        match GroupEvent::parse(event.code, event.data) {
+            Some(GroupEvent::Shutdown) => {
+                // Its connections have been told by their rings. The next one makes first contact.
+                self.groups().retain(|pair, _| pair.device != at || pair.peer != event.from);
+            }
+            Some(GroupEvent::TestLink(answer)) => {
+                // Who asks again while the last answer was not taken is not in want of another.
+                let _ = device.signal_event(event.from, event.code, answer);
+            }
+            None => tracing::debug!(code = event.code, "an event that means nothing"),
+        }
     }
 
     fn groups(&self) -> MutexGuard<'_, HashMap<Pair, Arc<LinkGroup>>> {

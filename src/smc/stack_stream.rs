@@ -13,13 +13,12 @@ use super::{
     ByteCounts, EstablishError, Handshake, SmcConfig, Transport,
     in_band::{self, Client, Outcome},
     smcd::Smcd,
-    stream::LateProposal,
 };
 use crate::{
     dibs::Cause,
     tcp_fallback::{
         FallbackReason,
-        detect::{First, judge},
+        detect::{judge, judge_late},
         stack::{Endpoint, StackStream, SynOption},
     },
 };
@@ -144,10 +143,8 @@ impl SmcStackStream {
         if !matches!(self.path, Path::Undecided) {
             return Poll::Ready(Ok(()));
         }
-        let late = |bytes: &[u8]| Some(judge(bytes).unwrap_or(First::Data));
-        if ready!(self.tcp.poll_peek_until(cx, &mut { late }))? == First::Clc {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, LateProposal)));
-        }
+        let late = |bytes: &[u8]| Some(judge_late(judge(bytes)));
+        ready!(self.tcp.poll_peek_until(cx, &mut { late }))??;
         self.path = Path::Tcp(FallbackReason::PeerNotSmc);
         Poll::Ready(Ok(()))
     }

@@ -24,10 +24,7 @@ use super::{
     split::{self, ReadHalf, WriteHalf},
     split_owned::{self, OwnedReadHalf, OwnedWriteHalf},
 };
-use crate::tcp_fallback::{
-    FallbackReason, Promotion,
-    detect::{First, late_bytes},
-};
+use crate::tcp_fallback::{FallbackReason, Promotion, detect::check_late};
 
 /// A stream between two sockets, like [`tokio::net::TcpStream`]: its bytes move through shared memory if both ends
 /// speak SMC-D and can reach common memory, else through TCP.
@@ -138,19 +135,14 @@ impl SmcStream {
         Self { undecided: AtomicBool::new(true), ..Self::tcp(tcp, FallbackReason::PeerNotSmc) }
     }
 
-    /// Makes sure, before the first byte of a late client is read as data, that it is data: an SMC client whose
-    /// Proposal came too late would otherwise be taken for an application that speaks gibberish.
+    /// Makes sure, before the first byte of a late client is read as data, that it is data.
     #[inline]
     pub(super) fn check_late(&self) -> io::Result<()> {
         if !self.undecided.load(Ordering::Relaxed) {
             return Ok(());
         }
         // Nothing yet: whoever asks has to wait, and look again when something has come.
-        match self.tcp.try_io(Interest::READABLE, || late_bytes(&self.tcp))? {
-            First::Data => {}
-            First::Clc => return Err(io::Error::new(io::ErrorKind::InvalidData, LateProposal)),
-            First::Silence => return Err(io::ErrorKind::WouldBlock.into()),
-        }
+        self.tcp.try_io(Interest::READABLE, || check_late(&self.tcp))?;
         self.undecided.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -213,11 +205,6 @@ impl SmcStream {
         split_owned::split(self)
     }
 }
-
-/// A client's Proposal came after it had been taken for a plain TCP client.
-#[derive(Debug, thiserror::Error)]
-#[error("the client's CLC Proposal came too late")]
-pub(super) struct LateProposal;
 
 /// # Cancel safety
 /// A read that was not polled to completion has taken nothing.

@@ -24,10 +24,27 @@ pub(crate) enum First {
     Silence,
 }
 
-/// What has come of a connection that was silent before: decides it for good. `WouldBlock` if nothing has come.
-#[cfg(feature = "tokio")]
-pub(crate) fn late_bytes(tcp: impl AsFd) -> io::Result<First> {
-    Ok(look(tcp, judge)?.unwrap_or(First::Data))
+/// A client's Proposal came after it had been taken for a plain TCP client.
+#[derive(Debug, thiserror::Error)]
+#[error("the client's CLC Proposal came too late")]
+pub(crate) struct LateProposal;
+
+/// Makes sure, before the first byte of a client that was silent for too long is read as data, that it is data: an SMC
+/// client whose Proposal came too late would otherwise be taken for an application that speaks gibberish.
+///
+/// # Errors
+/// `WouldBlock` if nothing has come; `InvalidData` if it is CLC.
+pub(crate) fn check_late(tcp: impl AsFd) -> io::Result<()> {
+    judge_late(look(tcp, judge)?)
+}
+
+/// As [`check_late`], of bytes that were [judged](judge). What is too short to be told apart is data: its sender may be
+/// waiting for an answer.
+pub(crate) fn judge_late(first: Option<First>) -> io::Result<()> {
+    match first {
+        Some(First::Clc) => Err(io::Error::new(io::ErrorKind::InvalidData, LateProposal)),
+        _ => Ok(()),
+    }
 }
 
 /// Looks at the first bytes. `WouldBlock` if there are none.

@@ -3,6 +3,7 @@
 
 pub mod namespace;
 mod process;
+pub mod region;
 mod settings;
 
 use std::{future::Future, time::Duration};

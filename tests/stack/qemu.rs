@@ -1,9 +1,12 @@
 //! The links to QEMU, with an endpoint in place of the virtual machine.
 
-use std::io::ErrorKind;
+use std::{future::poll_fn, io::ErrorKind};
 
-use smcd::tcp_fallback::stack::{Endpoint, QemuDgram, QemuStream, SynOption, syn::Syn};
-use smoltcp::phy::Medium;
+use smcd::tcp_fallback::stack::{Endpoint, Link, QemuDgram, QemuStream, SynOption, syn::Syn};
+use smoltcp::{
+    phy::{Device, Medium, TxToken},
+    time::Instant,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixDatagram, UnixStream},
@@ -45,6 +48,31 @@ fn dgram_backend_carries_whole_connections() {
         let listener = net.listen();
         let (client, server) = tokio::join!(net.client.connect(v4(2), SynOption::Omit), listener.accept());
         exchange(client.unwrap(), server.unwrap(), 500_000).await;
+    });
+}
+
+/// Linux queues no more than ten datagrams, unless told otherwise.
+#[test]
+fn dgram_backend_keeps_what_the_socket_does_not_take() {
+    const FRAMES: u8 = 100;
+    simulated(async {
+        let (one, qemu) = UnixDatagram::pair().unwrap();
+        let mut link = QemuDgram::new(one);
+        for number in 0..FRAMES {
+            let token = link.transmit(Instant::ZERO).unwrap();
+            token.consume(60, |frame| frame.fill(number));
+        }
+        let read_all = async {
+            for number in 0..FRAMES {
+                let mut frame = [0; 100];
+                assert_eq!(qemu.recv(&mut frame).await.unwrap(), 60);
+                assert_eq!(frame[0], number);
+            }
+        };
+        tokio::select! {
+            () = read_all => {}
+            arrived = poll_fn(|cx| link.poll_arrival(cx)) => panic!("nothing was sent: {arrived:?}"),
+        }
     });
 }
 

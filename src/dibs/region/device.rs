@@ -1,7 +1,7 @@
 //! An endpoint of a region as a device.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -15,16 +15,19 @@ use super::{
     attachment::Attachment,
     layout::{Geometry, PAGE, TokenParts, control, said},
     pace::Pace,
-    peers::{Peers, has_vlan},
+    peers::{Peer, Peers, has_vlan},
     shelf::{Made, Shelf},
     target::{Own, Target},
     voice::Voice,
-    words::{get32, put_gid, put32, put64},
+    words::{get32, get64, put_gid, put32, put64},
 };
 use crate::{
-    dibs::{Chid, Device, DeviceError, Dmb, DmbToken, Gid, RemoteDmb, VlanId},
+    dibs::{Chid, Device, DeviceError, Dmb, DmbToken, Event, Gid, RemoteDmb, VlanId},
     unix::Generation,
 };
+
+/// Events that wait for somebody who takes them; more stay with their senders.
+const MAX_EVENTS: usize = 64;
 
 /// Targets that are remembered before those that are gone are looked for.
 const FEW_TARGETS: usize = 64;
@@ -40,11 +43,21 @@ struct Inner {
     of: Generation,
     geometry: Geometry,
     attachment: Arc<dyn Attachment>,
+    manner: Manner,
     own: Own,
     voice: Arc<Voice>,
     state: Mutex<State>,
     /// For the thread.
     is_over: Arc<AtomicBool>,
+}
+
+/// How an endpoint uses DMBs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Manner {
+    /// It maps those of others, and looks into its own at any time.
+    Mapping,
+    /// It moves data, and looks after a signal, as Linux does.
+    Signalled,
 }
 
 struct State {
@@ -56,11 +69,16 @@ struct State {
     targets: HashMap<DmbToken, Arc<Target>>,
     target_limit: usize,
     vlans: Vec<VlanId>,
+    events: VecDeque<Event>,
 }
 
 impl Region {
     /// Joins the region that is attached so.
-    pub(super) fn join(attachment: Arc<dyn Attachment>, geometry: Geometry) -> Result<Self, RegionError> {
+    pub(super) fn join(
+        attachment: Arc<dyn Attachment>,
+        geometry: Geometry,
+        manner: Manner,
+    ) -> Result<Self, RegionError> {
         let own = Own {
             slot: attachment.slot(),
             gid: Gid::random()?,
@@ -74,10 +92,12 @@ impl Region {
             targets: HashMap::new(),
             target_limit: FEW_TARGETS,
             vlans: Vec::new(),
+            events: VecDeque::new(),
         };
         let is_over = Arc::new(AtomicBool::new(false));
         let of = Generation::current();
-        let inner = Inner { of, geometry, attachment, own, voice, state: Mutex::new(state), is_over };
+        let state = Mutex::new(state);
+        let inner = Inner { of, geometry, attachment, manner, own, voice, state, is_over };
         inner.enter();
         let inner = Arc::new(inner);
         serve(&inner)?;
@@ -129,7 +149,8 @@ impl Inner {
         put64(memory, page + control::STATE, 0);
         put_gid(memory, page + control::GID, self.own.gid);
         let belled = if self.attachment.is_belled() { control::BELLED } else { 0 };
-        put32(memory, page + control::FLAGS, belled);
+        let signalled = if self.manner == Manner::Signalled { control::SIGNALLED } else { 0 };
+        put32(memory, page + control::FLAGS, belled | signalled);
         self.say_vlans(&[]);
         let mut state = self.state();
         for slot in 0..self.geometry.slots() {
@@ -187,10 +208,44 @@ impl Inner {
         }
         if by != 0 {
             state.shelf.signalled(by);
+            (0..self.geometry.slots())
+                .filter(|slot| by >> slot & 1 != 0)
+                .for_each(|slot| self.take_event(state, slot));
         } else {
             state.shelf.sweep();
         }
         has_ended || by != 0
+    }
+
+    /// Takes in what the endpoint of this slot has sent, if there is room for it; else it stays where it is.
+    fn take_event(&self, state: &mut State, slot: usize) {
+        let Some(peer) = state.peers.at(slot) else { return };
+        let memory = self.attachment.memory();
+        let (ours, theirs) =
+            (self.geometry.said(self.own.slot, slot), self.geometry.said(slot, self.own.slot));
+        let number = get32(memory, theirs + said::EVENT);
+        if number == get32(memory, ours + said::TAKEN) || state.events.len() >= MAX_EVENTS {
+            return;
+        }
+        let (code, data) = (get32(memory, theirs + said::CODE), get64(memory, theirs + said::DATA));
+        state.events.push_back(Event { from: peer.gid, code, data });
+        put32(memory, ours + said::TAKEN, number);
+    }
+
+    /// Sends an event.
+    fn send_event(&self, peer: &Peer, code: u32, data: u64) -> Result<(), DeviceError> {
+        let memory = self.attachment.memory();
+        let (ours, theirs) =
+            (self.geometry.said(self.own.slot, peer.slot), self.geometry.said(peer.slot, self.own.slot));
+        let last = get32(memory, ours + said::EVENT);
+        if get32(memory, theirs + said::TAKEN) != last {
+            return Err(DeviceError::Busy);
+        }
+        put64(memory, ours + said::DATA, data);
+        put32(memory, ours + said::CODE, code);
+        put32(memory, ours + said::EVENT, last.wrapping_add(1));
+        self.voice.ring(peer);
+        Ok(())
     }
 
     /// The DMB of another endpoint that has this token.
@@ -283,11 +338,14 @@ impl Device for Region {
     }
 
     fn supports_attach(&self) -> bool {
-        true
+        self.0.manner == Manner::Mapping
     }
 
     fn attach_dmb(&self, owner: Gid, token: DmbToken, len: usize) -> Result<RemoteDmb, DeviceError> {
         self.check_own()?;
+        if !self.supports_attach() {
+            return Err(DeviceError::Unsupported);
+        }
         let target = self.0.target(&mut self.0.state(), token)?;
         if target.owner.gid != owner {
             return Err(DeviceError::UnknownToken(token));
@@ -327,6 +385,23 @@ impl Device for Region {
         state.vlans.push(vlan);
         self.0.say_vlans(&state.vlans);
         Ok(())
+    }
+
+    fn signal_event(&self, gid: Gid, code: u32, data: u64) -> Result<(), DeviceError> {
+        self.check_own()?;
+        let mut state = self.0.state();
+        self.0.look_at_peers(&mut state);
+        let peer = state.peers.of_gid(gid).ok_or(DeviceError::Unreachable(gid))?;
+        self.0.send_event(peer, code, data)
+    }
+
+    fn take_event(&self) -> Option<Event> {
+        self.check_own().ok()?;
+        let mut state = self.0.state();
+        let event = state.events.pop_front()?;
+        // There is room again.
+        (0..self.0.geometry.slots()).for_each(|slot| self.0.take_event(&mut state, slot));
+        Some(event)
     }
 
     fn del_vlan_id(&self, vlan: VlanId) -> Result<(), DeviceError> {

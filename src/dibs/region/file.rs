@@ -13,6 +13,7 @@ use std::{
 use super::{
     Region, RegionError,
     attachment::Attachment,
+    device::Manner,
     heartbeats::{BEAT, Heartbeats},
     layout::{Geometry, HEADER_LEN, Liveness, PAGE},
 };
@@ -51,7 +52,7 @@ impl Region {
     /// # Errors
     /// If it is no region, or no slot is free; [`RegionError::SlotNeeded`] if its machines have nobody who gives out slots.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RegionError> {
-        open(path.as_ref(), None)
+        open(path.as_ref(), None, Manner::Mapping)
     }
 
     /// As [`Region::open`], at this slot.
@@ -59,7 +60,16 @@ impl Region {
     /// # Errors
     /// As [`Region::open`]; [`RegionError::NoFreeSlot`] if another endpoint of this machine has it.
     pub fn open_slot(path: impl AsRef<Path>, slot: usize) -> Result<Self, RegionError> {
-        open(path.as_ref(), Some(slot))
+        open(path.as_ref(), Some(slot), Manner::Mapping)
+    }
+
+    /// As [`Region::open`], as an endpoint that maps nothing and has to be signalled each time, as Linux is. For tests.
+    ///
+    /// # Errors
+    /// As [`Region::open`].
+    #[doc(hidden)]
+    pub fn open_signalled(path: impl AsRef<Path>) -> Result<Self, RegionError> {
+        open(path.as_ref(), None, Manner::Signalled)
     }
 }
 
@@ -85,7 +95,7 @@ pub(super) fn geometry_of(memory: &Memory) -> Result<Geometry, RegionError> {
     Ok(Geometry::parse(&header, memory.len())?)
 }
 
-fn open(path: &Path, slot: Option<usize>) -> Result<Region, RegionError> {
+fn open(path: &Path, slot: Option<usize>, manner: Manner) -> Result<Region, RegionError> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let memory = Memory::map(&file, size_of(&file)?)?;
     let geometry = geometry_of(&memory)?;
@@ -106,7 +116,7 @@ fn open(path: &Path, slot: Option<usize>) -> Result<Region, RegionError> {
         waker: Condvar::new(),
     };
     let needs_time = geometry.liveness() == Liveness::Heartbeats;
-    let region = Region::join(Arc::new(attachment), geometry)?;
+    let region = Region::join(Arc::new(attachment), geometry, manner)?;
     if needs_time {
         // Then the others have seen our heart beat, and we theirs.
         thread::sleep(BEAT * 3);

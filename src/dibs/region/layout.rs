@@ -288,7 +288,7 @@ pub(crate) mod entry {
     /// Word of 32 bits; the user's.
     pub(crate) const HELD: usize = 132;
     /// Word of 32 bits; the user's.
-    pub(crate) const SIGNALS: usize = 136;
+    pub(crate) const MAPPED: usize = 136;
 }
 
 /// A token, taken apart.

@@ -16,6 +16,8 @@ mod peers;
 mod shelf;
 mod slice;
 mod target;
+#[cfg(feature = "vfio")]
+mod vfio;
 mod voice;
 mod words;
 
@@ -23,3 +25,5 @@ pub use device::Region;
 pub use error::RegionError;
 pub use ivshmem::{ConnectError, FabricError, FabricServer, FabricSettings, FabricStop, ProtocolError};
 pub use layout::{Geometry, LayoutError, Liveness, REGION_FABRIC};
+#[cfg(feature = "vfio")]
+pub use vfio::VfioRegionError;

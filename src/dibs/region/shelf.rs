@@ -27,9 +27,9 @@ struct Shelved {
     place: Place,
     /// None once its user has gone.
     bell: Option<Bell>,
-    /// How often its user has signalled, as last seen.
-    signals: u32,
-    was_held: bool,
+    /// The user's *moves*, as last seen.
+    moves: u32,
+    was_mapped: bool,
 }
 
 /// Entry and memory of a DMB, and who may write there.
@@ -119,11 +119,11 @@ impl Shelf {
         let token = TokenParts { slot: self.slot, entry: index }.token(random);
         let entry = self.geometry.entry(self.slot, index);
         let place = Place { index, entry, range, user: user.clone() };
-        let signals = get32(&self.region, entry + entry::SIGNALS);
+        let moves = get32(&self.region, entry + entry::MOVES);
         place.publish(&self.region, token, vlan);
-        self.dmbs.insert(token, Shelved { place, bell: Some(bell), signals, was_held: false });
-        let interrupt =
-            RegionInterrupt { bell: interrupt, region: self.region.clone(), entry, armings: 1.into() };
+        self.dmbs.insert(token, Shelved { place, bell: Some(bell), moves, was_mapped: false });
+        let (region, is_moved) = (self.region.clone(), user.is_signalled());
+        let interrupt = RegionInterrupt { bell: interrupt, region, entry, is_moved, armings: 1.into() };
         // Less than 1024.
         Ok(Made { token, index: index as u32, memory, interrupt })
     }
@@ -175,19 +175,19 @@ impl Shelf {
 
 impl Shelved {
     fn look(&mut self, region: &Memory) {
-        let signals = get32(region, self.place.entry + entry::SIGNALS);
-        if signals != self.signals
+        let moves = get32(region, self.place.entry + entry::MOVES);
+        if moves != self.moves
             && let Some(bell) = &self.bell
         {
-            self.signals = signals;
+            self.moves = moves;
             Cause::ALL.into_iter().for_each(|cause| _ = bell.ring(cause));
         }
-        let is_held = self.place.is_held(region);
-        if self.was_held && !is_held {
-            // It was mapped, and was let go of.
+        let is_mapped = self.place.is_of_user(region, entry::MAPPED);
+        if self.was_mapped && !is_mapped {
+            // The user has let go of it.
             self.bell = None;
         }
-        self.was_held = is_held;
+        self.was_mapped = is_mapped;
     }
 }
 
@@ -205,14 +205,14 @@ impl Place {
         put64(region, entry + entry::TOKEN, token.0);
     }
 
-    fn is_held(&self, region: &Memory) -> bool {
-        get32(region, self.entry + entry::HELD) == self.user.incarnation
+    /// True if the user says that this is so.
+    fn is_of_user(&self, region: &Memory, word: usize) -> bool {
+        get32(region, self.entry + word) == self.user.incarnation
     }
 
     /// True if the user may still write there.
     fn is_written(&self, region: &Memory, geometry: &Geometry) -> bool {
-        let moves = get32(region, self.entry + entry::MOVES);
-        !self.has_user_ended(region, geometry) && (self.is_held(region) || moves & 1 != 0)
+        self.is_of_user(region, entry::HELD) && !self.has_user_ended(region, geometry)
     }
 
     /// True if the user will certainly write no more.
@@ -233,6 +233,8 @@ pub(super) struct RegionInterrupt {
     bell: BellInterrupt,
     region: Arc<Memory>,
     entry: usize,
+    /// The user maps nothing: each of its messages is numbered.
+    is_moved: bool,
     /// The next odd number to ask with.
     armings: AtomicU32,
 }
@@ -267,6 +269,10 @@ impl Interrupt for RegionInterrupt {
 
     fn clear(&self) {
         self.bell.clear();
+    }
+
+    fn moves(&self) -> Option<u32> {
+        self.is_moved.then(|| get32(&self.region, self.entry + entry::MOVES))
     }
 
     fn hold(&self) -> Option<std::sync::MutexGuard<'_, ()>> {

@@ -44,10 +44,8 @@ pub(super) struct Target {
 struct State {
     /// The word *moves*, which is ours alone.
     moves: u32,
-    /// The word *signals*, which is ours alone too.
-    signals: u32,
     /// How many have it mapped.
-    holders: usize,
+    mappings: usize,
 }
 
 impl Target {
@@ -91,11 +89,7 @@ impl Target {
             entry,
             memory: Arc::new(region.part(start, len)?),
             voice: voice.clone(),
-            state: Mutex::new(State {
-                moves: get32(region, entry + entry::MOVES),
-                signals: get32(region, entry + entry::SIGNALS),
-                holders: 0,
-            }),
+            state: Mutex::new(State { moves: get32(region, entry + entry::MOVES), mappings: 0 }),
             answered: [const { AtomicU32::new(0) }; 2],
         })
     }
@@ -115,10 +109,19 @@ impl Target {
         !self.owner.has_ended() && self.has_token()
     }
 
+    /// Says that we are writing, or have the DMB mapped. The owner takes the token away and then looks at this; we look at
+    /// the token afterwards, so one of us sees the other.
+    fn say_held(&self, is_held: bool) {
+        put32(&self.region, self.entry + entry::HELD, if is_held { self.own.incarnation } else { 0 });
+        fence(Ordering::SeqCst);
+    }
+
     /// Sets *moves*.
     fn say_moves(&self, state: &mut State, moves: u32) {
         state.moves = moves;
         put32(&self.region, self.entry + entry::MOVES, moves);
+        // What is written next comes after it.
+        fence(Ordering::SeqCst);
     }
 
     /// Writes, and signals if that is asked for.
@@ -129,36 +132,50 @@ impl Target {
         if offset.checked_add(data.len()).is_none_or(|end| end > self.memory.len()) {
             return Err(DeviceError::OutOfRange { offset, len: data.len(), size: self.memory.len() });
         }
-        {
-            let mut state = self.state();
-            if !self.is_there() {
-                // The entry may be another's by now.
-                return Err(DeviceError::UnknownToken(self.token));
-            }
-            let odd = state.moves.wrapping_add(1) | 1;
-            self.say_moves(&mut state, odd);
-            // The owner takes the token away and then looks at *moves*: one of us sees the other.
-            fence(Ordering::SeqCst);
-            let written = if self.is_there() {
-                write_words(&self.memory, offset, data)
-            } else {
-                Err(DeviceError::UnknownToken(self.token))
-            };
-            self.say_moves(&mut state, odd.wrapping_add(1));
-            written?;
+        let mut state = self.state();
+        if !self.is_there() {
+            // The entry may be another's by now.
+            return Err(DeviceError::UnknownToken(self.token));
         }
-        if signal {
-            self.signal();
+        self.say_held(true);
+        let written = if self.is_there() {
+            self.write_held(&mut state, signal, offset, data)
+        } else {
+            Err(DeviceError::UnknownToken(self.token))
+        };
+        if state.mappings == 0 {
+            self.say_held(false);
         }
-        Ok(())
+        drop(state);
+        if signal && written.is_ok() {
+            self.voice.ring(&self.owner);
+        }
+        written
     }
 
-    /// Signals the owner.
+    fn write_held(
+        &self,
+        state: &mut State,
+        signal: bool,
+        offset: usize,
+        data: &[u8],
+    ) -> Result<(), DeviceError> {
+        if !signal {
+            return self.memory.write(offset, data);
+        }
+        let odd = state.moves.wrapping_add(1) | 1;
+        self.say_moves(state, odd);
+        let written = write_words(&self.memory, offset, data);
+        self.say_moves(state, odd.wrapping_add(1));
+        written
+    }
+
+    /// Signals the owner, without having written.
     fn signal(&self) {
         {
             let mut state = self.state();
-            state.signals = state.signals.wrapping_add(1);
-            put32(&self.region, self.entry + entry::SIGNALS, state.signals);
+            let moves = (state.moves.wrapping_add(1) | 1).wrapping_add(1);
+            self.say_moves(&mut state, moves);
         }
         self.voice.ring(&self.owner);
     }
@@ -166,8 +183,9 @@ impl Target {
     /// Says that the DMB is mapped, until what this returns is dropped.
     pub(super) fn hold(self: &Arc<Self>) -> Holder {
         let mut state = self.state();
-        state.holders += 1;
-        put32(&self.region, self.entry + entry::HELD, self.own.incarnation);
+        state.mappings += 1;
+        self.say_held(true);
+        put32(&self.region, self.entry + entry::MAPPED, self.own.incarnation);
         drop(state);
         Holder(self.clone())
     }
@@ -225,12 +243,13 @@ impl Drop for Holder {
         let target = &self.0;
         {
             let mut state = target.state();
-            state.holders = state.holders.saturating_sub(1);
+            state.mappings = state.mappings.saturating_sub(1);
             // As long as its owner is there, the entry is for us: it waits for this. One that was merely stopped may come back.
-            if state.holders > 0 || target.owner.has_ended() && !target.has_token() {
+            if state.mappings > 0 || target.owner.has_ended() && !target.has_token() {
                 return;
             }
-            put32(&target.region, target.entry + entry::HELD, 0);
+            put32(&target.region, target.entry + entry::MAPPED, 0);
+            target.say_held(false);
         }
         target.signal();
     }

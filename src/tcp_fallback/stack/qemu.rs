@@ -3,6 +3,7 @@
 mod deframer;
 
 use std::{
+    collections::VecDeque,
     io,
     path::Path,
     task::{Context, Poll},
@@ -125,10 +126,16 @@ impl Link for QemuStream {
 
 device!(QemuStream);
 
+/// Datagrams that may wait for the socket to take them. What comes on top is lost.
+const DATAGRAMS_WAITING: usize = 256;
+
 /// A link to `-netdev dgram,local.type=unix,...,remote.type=unix,...`: each datagram an Ethernet frame.
 #[derive(Debug)]
 pub struct QemuDgram {
     socket: UnixDatagram,
+    /// What the socket has not taken yet: Linux queues no more than `net.unix.max_dgram_qlen`, ten by default, which is
+    /// less than a window.
+    outgoing: VecDeque<Vec<u8>>,
     medium: Medium,
     ip_mtu: usize,
     failed: Option<io::ErrorKind>,
@@ -147,7 +154,7 @@ impl QemuDgram {
 
     /// A link over a connected socket.
     pub fn new(socket: UnixDatagram) -> Self {
-        Self { socket, medium: Medium::Ethernet, ip_mtu: IP_MTU, failed: None }
+        Self { socket, outgoing: VecDeque::new(), medium: Medium::Ethernet, ip_mtu: IP_MTU, failed: None }
     }
 
     fn next_frame(&mut self) -> Option<Vec<u8>> {
@@ -166,19 +173,38 @@ impl QemuDgram {
             }
         }
     }
+
+    /// Hands on what the socket takes.
+    fn flush(&mut self) {
+        while let Some(frame) = self.outgoing.front() {
+            match self.socket.try_send(frame) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // As above.
+                Err(error) => tracing::trace!(%error, "a frame was lost"),
+            }
+            self.outgoing.pop_front();
+        }
+    }
 }
 
 impl Sink for QemuDgram {
     fn send(&mut self, frame: Vec<u8>) {
-        // What cannot be sent now is lost.
-        if let Err(error) = self.socket.try_send(&frame) {
-            tracing::trace!(%error, "a frame was lost");
+        if self.outgoing.len() < DATAGRAMS_WAITING {
+            self.outgoing.push_back(frame);
         }
+        self.flush();
     }
 }
 
 impl Link for QemuDgram {
     fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.is_empty() {
+            match self.socket.poll_send_ready(cx)? {
+                Poll::Ready(()) => self.flush(),
+                Poll::Pending => break,
+            }
+        }
         match self.failed {
             Some(kind) => Poll::Ready(Err(kind.into())),
             None => self.socket.poll_recv_ready(cx),

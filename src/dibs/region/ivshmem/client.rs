@@ -31,6 +31,7 @@ use crate::{
         region::{
             Region, RegionError,
             attachment::Attachment,
+            device::Manner,
             file::geometry_of,
             layout::{Liveness, MAX_SLOTS},
         },
@@ -106,7 +107,7 @@ impl Region {
         if client.id >= geometry.slots() {
             return Err(RegionError::NoSuchSlot(client.id).into());
         }
-        Ok(Self::join(Arc::new(client), geometry)?)
+        Ok(Self::join(Arc::new(client), geometry, Manner::Mapping)?)
     }
 }
 

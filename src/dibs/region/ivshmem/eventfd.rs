@@ -37,7 +37,7 @@ impl Eventfd {
     }
 
     /// One that came from elsewhere; given back if it is none.
-    pub(super) fn of(fd: OwnedFd) -> std::result::Result<Self, OwnedFd> {
+    pub(in crate::dibs::region) fn of(fd: OwnedFd) -> std::result::Result<Self, OwnedFd> {
         let is_bell = fstatfs(&fd).is_ok_and(|fs| fs.f_type as u64 == ANON_INODE_FS_MAGIC);
         if is_bell { Ok(Self(Kept::new(fd))) } else { Err(fd) }
     }

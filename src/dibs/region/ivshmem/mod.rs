@@ -5,11 +5,13 @@
 //! page of the region besides, so that endpoints know of each other's end.
 
 mod client;
-mod connections;
+pub(super) mod connections;
 mod eventfd;
 mod protocol;
 mod server;
 
 pub use client::ConnectError;
+#[cfg(feature = "vfio")]
+pub(super) use eventfd::Eventfd;
 pub use protocol::ProtocolError;
 pub use server::{FabricError, FabricServer, FabricSettings, FabricStop};
