@@ -3,12 +3,16 @@
 mod common;
 mod conformance;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use common::region::Fabric;
+use common::region::{Fabric, Server};
 use smcd::dibs::{
     Device, DeviceError,
-    region::{Liveness, Region, RegionError},
+    region::{ConnectError, Geometry, Liveness, REGION_FABRIC, Region, RegionError},
 };
 
 #[test]
@@ -45,4 +49,66 @@ fn slots_are_for_one_each_and_free_again() {
     assert!(matches!(Region::open_slot(fabric.path(), 4), Err(RegionError::NoSuchSlot(4))));
     let gone = all.remove(1).gid();
     assert!(matches!(all[0].query_remote_gid(gone, None), Err(DeviceError::Unreachable(_))));
+}
+
+#[test]
+fn conforms_over_ivshmem() {
+    let servers = std::cell::RefCell::new(Vec::new());
+    conformance::check(|| {
+        let server = Server::new();
+        let three = [(); 3].map(|()| Arc::new(server.join()) as Arc<dyn Device>);
+        servers.borrow_mut().push(server);
+        three
+    });
+}
+
+#[test]
+fn without_a_server_nobody_is_reached() {
+    let server = Server::new();
+    let [one, other] = [server.join(), server.join()];
+    one.query_remote_gid(other.gid(), None).unwrap();
+    let dmb = one.register_dmb(other.gid(), 65536, None).unwrap();
+    let remote = other.attach_dmb(one.gid(), dmb.token(), 65536).unwrap();
+    drop(server);
+    let until = Instant::now() + Duration::from_secs(10);
+    while !dmb.interrupt().is_hung_up() || !remote.doorbell().is_hung_up() {
+        assert!(Instant::now() < until, "the end is not noticed");
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert!(matches!(one.query_remote_gid(other.gid(), None), Err(DeviceError::Unreachable(_))));
+    // The memory is still there.
+    remote.memory().write(0, b"nobody reads").unwrap();
+}
+
+#[test]
+fn regions_of_servers_are_no_files() {
+    let geometry = Geometry::new(16 << 20, 4, 64, REGION_FABRIC, Liveness::Server).unwrap();
+    assert!(matches!(Region::create("/nonexistent", &geometry), Err(RegionError::OfServer)));
+    assert!(matches!(Region::connect("/nonexistent"), Err(ConnectError::Connect(_))));
+}
+
+/// In a virtual machine: three functions that are bound to `vfio-pci`, named in `SMCD_TEST_VFIO` (`interop/vfio`).
+#[cfg(feature = "vfio")]
+#[test]
+fn conforms_over_vfio() {
+    let Ok(addresses) = std::env::var("SMCD_TEST_VFIO") else {
+        eprintln!("SKIPPED: SMCD_TEST_VFIO does not name functions");
+        return;
+    };
+    let addresses: Vec<_> = addresses.split_whitespace().collect();
+    let addresses: [&str; 3] = addresses.try_into().unwrap();
+    conformance::check(|| addresses.map(|address| Arc::new(open_vfio(address)) as Arc<dyn Device>));
+}
+
+/// A function is free again once the thread of the device before has ended.
+#[cfg(feature = "vfio")]
+fn open_vfio(address: &str) -> Region {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match Region::open_vfio(address) {
+            Err(error) if Instant::now() > until => panic!("{address}: {error}"),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+            Ok(region) => return region,
+        }
+    }
 }

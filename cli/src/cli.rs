@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     applicability::Applicability,
     check::Check,
+    fabric::Fabric,
     generate::{Completions, Man},
     info::Info,
     run::Run,
@@ -38,6 +39,7 @@ enum Verb {
     Applicability(Applicability),
     Trace(Trace),
     SynOption(SynOption),
+    Fabric(Fabric),
     Completions(Completions),
     Man(Man),
 }
@@ -54,6 +56,7 @@ impl Cli {
             Verb::Applicability(applicability) => applicability.run(),
             Verb::Trace(trace) => trace.run(),
             Verb::SynOption(syn_option) => syn_option.run(),
+            Verb::Fabric(fabric) => fabric.run(),
             Verb::Completions(completions) => completions.run(),
             Verb::Man(man) => man.run(),
         }

@@ -7,6 +7,7 @@ mod check;
 mod child;
 mod cli;
 mod counters;
+mod fabric;
 mod generate;
 mod info;
 mod preload;

@@ -52,9 +52,14 @@ impl Memory {
     /// The caller has made sure that the file has and keeps at least `len` bytes (a sealed memfd), otherwise an
     /// access would raise `SIGBUS`.
     pub(crate) fn map(fd: impl AsFd, len: usize) -> Result<Self, DeviceError> {
+        Self::map_at(fd, 0, len)
+    }
+
+    /// As [`Memory::map`], for `len` bytes from `offset` on, a multiple of the size of a page.
+    pub(crate) fn map_at(fd: impl AsFd, offset: u64, len: usize) -> Result<Self, DeviceError> {
         // SAFETY: no address is asked for, so no existing mapping is replaced.
         let base = unsafe {
-            mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)
+            mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, offset)
         }?;
         Self::of_mapping(base, len)
     }

@@ -7,11 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    thread::{self, JoinHandle},
 };
 
 use smcd::{
     SmcConfig, Stack,
-    dibs::region::{Geometry, Liveness, REGION_FABRIC, Region},
+    dibs::region::{FabricServer, FabricSettings, FabricStop, Geometry, Liveness, REGION_FABRIC, Region},
 };
 
 use super::in_band;
@@ -59,4 +60,35 @@ pub fn over(device: Region) -> SmcConfig {
 pub fn both_over_region(signalled: [bool; 2]) -> [SmcConfig; 2] {
     let fabric = Fabric::new(Liveness::Locks);
     signalled.map(|signalled| over(if signalled { fabric.join_signalled() } else { fabric.join() }))
+}
+
+/// A server of a region of 16 MiB with 4 slots, stopped with this.
+pub struct Server {
+    path: PathBuf,
+    stop: FabricStop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("smcd-server-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let mut settings = FabricSettings::default();
+        (settings.bytes, settings.slots, settings.entries) = (16 << 20, 4, 64);
+        let mut server = FabricServer::bind(&path, &settings).unwrap();
+        let stop = server.stop_handle();
+        Self { path, stop, thread: Some(thread::spawn(move || server.run().unwrap())) }
+    }
+
+    pub fn join(&self) -> Region {
+        Region::connect(&self.path).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.stop();
+        self.thread.take().unwrap().join().unwrap();
+    }
 }

@@ -9,6 +9,9 @@ use crate::dibs::{Chid, DmbToken};
 /// Everything in a region lies at multiples of this, and so do DMBs.
 pub(crate) const PAGE: usize = 4096;
 
+/// Most slots that a region can have.
+pub(crate) const MAX_SLOTS: usize = 64;
+
 /// Bytes of a header.
 pub(crate) const HEADER_LEN: usize = 36;
 
@@ -110,7 +113,7 @@ impl Geometry {
         liveness: Liveness,
     ) -> Result<Self, LayoutError> {
         let size = LayoutError::Size { bytes: bytes as u64, memory: bytes };
-        if !(2..=64).contains(&slots) {
+        if !(2..=MAX_SLOTS).contains(&slots) {
             return Err(LayoutError::Slots(slots));
         }
         if !(16..=1024).contains(&entries) || !entries.is_multiple_of(16) {
@@ -187,11 +190,6 @@ impl Geometry {
         self.liveness
     }
 
-    /// The word that says who is connected to the server as this slot.
-    pub(crate) fn connection(&self, slot: usize) -> usize {
-        CONNECTIONS + 64 + 8 * slot
-    }
-
     fn area(&self) -> usize {
         PAGE + self.entries * ENTRY
     }
@@ -221,6 +219,11 @@ impl Geometry {
         let start = self.slices() + slot * len;
         start..start + len
     }
+}
+
+/// The word that says who is connected to the server as this slot. The same in all regions.
+pub(crate) const fn connection(slot: usize) -> usize {
+    CONNECTIONS + 64 + 8 * slot
 }
 
 /// Offsets in a control page.

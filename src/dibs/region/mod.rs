@@ -9,15 +9,21 @@ mod device;
 mod error;
 mod file;
 mod heartbeats;
+mod ivshmem;
 mod layout;
 mod pace;
 mod peers;
 mod shelf;
 mod slice;
 mod target;
+#[cfg(feature = "vfio")]
+mod vfio;
 mod voice;
 mod words;
 
 pub use device::Region;
 pub use error::RegionError;
+pub use ivshmem::{ConnectError, FabricError, FabricServer, FabricSettings, FabricStop, ProtocolError};
 pub use layout::{Geometry, LayoutError, Liveness, REGION_FABRIC};
+#[cfg(feature = "vfio")]
+pub use vfio::VfioRegionError;
