@@ -3,17 +3,21 @@
 mod common;
 mod conformance;
 
-use std::{
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use common::region::{Fabric, Server};
-use smcd::dibs::{
-    Device, DeviceError,
-    region::{ConnectError, Geometry, Liveness, REGION_FABRIC, Region, RegionError},
+use common::{
+    block_on, in_time,
+    region::{Fabric, over},
+    role, spawn_with,
 };
+use smcd::{
+    Handshake, SmcConfig, SmcListener, SmcStream, Transport,
+    dibs::{
+        Device, DeviceError,
+        region::{Liveness, Region, RegionError},
+    },
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[test]
 fn conforms_over_a_file() {
@@ -111,4 +115,39 @@ fn open_vfio(address: &str) -> Region {
             Ok(region) => return region,
         }
     }
+}
+
+/// A process that knows of a region by its settings alone.
+#[test]
+fn settings_of_the_environment() {
+    let Some(addr) = role() else { return };
+    block_on(async {
+        let config = SmcConfig::from_env().unwrap().handshake(Handshake::InBand);
+        let mut stream = SmcStream::connect_with(addr, &config).await.unwrap();
+        stream.write_all(b"by the region").await.unwrap();
+        // Until the other end has read it.
+        let _ = stream.read(&mut [0]).await;
+    });
+}
+
+#[test]
+fn a_region_is_named_by_the_environment() {
+    if role().is_some() {
+        return;
+    }
+    let fabric = Fabric::new(Liveness::Locks);
+    block_on(async {
+        let listener = SmcListener::bind_with("127.0.0.1:0", over(fabric.join())).await.unwrap();
+        let child =
+            spawn_with("settings_of_the_environment", &listener.local_addr().unwrap().to_string(), |child| {
+                child.env("SMCD_REGION", fabric.path());
+            });
+        let (mut stream, _) = in_time(listener.accept()).await.unwrap();
+        let Transport::Smcd { .. } = stream.transport() else { panic!("{}", stream.transport()) };
+        let mut got = [0; 13];
+        in_time(stream.read_exact(&mut got)).await.unwrap();
+        assert_eq!(&got, b"by the region");
+        drop(stream);
+        assert!(child.wait_with_output().unwrap().status.success());
+    });
 }
