@@ -3,11 +3,15 @@
 mod common;
 mod conformance;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use common::{
     block_on, in_time,
-    region::{Fabric, over},
+    region::{Fabric, Server, over},
     role, spawn_with,
 };
 use smcd::{
