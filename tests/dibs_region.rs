@@ -18,7 +18,7 @@ use smcd::{
     Handshake, SmcConfig, SmcListener, SmcStream, Transport,
     dibs::{
         Device, DeviceError,
-        region::{Liveness, Region, RegionError},
+        region::{ConnectError, Geometry, Liveness, REGION_FABRIC, Region, RegionError},
     },
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
