@@ -23,7 +23,8 @@ use crate::{
 /// Buffers of either side that a group keeps for later.
 const MAX_POOLED: usize = 64;
 
-/// A buffer takes no more than this part of the memory that is left, unless it is of the smallest size.
+/// A buffer takes no more than this part of the memory that is left, or its part if the device can have fewer, unless it is of
+/// the smallest size.
 const FAIR_SHARE: usize = 1024;
 
 /// Connections that we have closed and whose peer has not yet.
@@ -122,26 +123,36 @@ impl LinkGroup {
     /// # Errors
     /// As [`Device::register_dmb`], for the smallest size.
     pub(crate) fn acquire(&self, size: DmbeSize) -> Result<Acquired, DeviceError> {
-        if let Some(dmb) = self.reuse(size)? {
-            return Ok(Acquired { dmb, fds: Vec::new() });
+        let fair = self.fair_share();
+        let mut last = DeviceError::NoFreeDmb(0);
+        for code in (0..=size.code()).rev() {
+            let bytes = DmbeSize::from_code(code).bytes();
+            if let Some(dmb) = self.reuse(|len| len == bytes)? {
+                return Ok(Acquired { dmb, fds: Vec::new() });
+            }
+            if code > 0 && bytes > fair {
+                continue;
+            }
+            match self.register(bytes) {
+                // There may be a used one that is smaller.
+                Err(error @ (DeviceError::OutOfMemory { .. } | DeviceError::NoFreeDmb(_))) => last = error,
+                other => return other,
+            }
         }
+        match self.reuse(|_| true)? {
+            Some(dmb) => Ok(Acquired { dmb, fds: Vec::new() }),
+            None => Err(last),
+        }
+    }
+
+    /// How large a new buffer may be, unless it is of the smallest size.
+    fn fair_share(&self) -> usize {
         let uid = match self.pair.reach {
             Reach::Fabric(_) => None,
             Reach::ByHand(uid) => Some(uid),
         };
-        let fair = self.device.memory_left(self.pair.peer, uid) / FAIR_SHARE;
-        let mut last = Err(DeviceError::NoFreeDmb(0));
-        for code in (0..=size.code()).rev() {
-            let bytes = DmbeSize::from_code(code).bytes();
-            if code > 0 && bytes > fair {
-                continue;
-            }
-            last = self.register(bytes);
-            if !matches!(last, Err(DeviceError::OutOfMemory { .. })) {
-                break;
-            }
-        }
-        last
+        let shares = FAIR_SHARE.min(self.device.max_dmbs()).max(1);
+        self.device.memory_left(self.pair.peer, uid) / shares
     }
 
     fn register(&self, bytes: usize) -> Result<Acquired, DeviceError> {
@@ -152,11 +163,12 @@ impl LinkGroup {
         Ok(Acquired { dmb: Arc::new(dmb), fds })
     }
 
-    fn reuse(&self, size: DmbeSize) -> Result<Option<Arc<Dmb>>, DeviceError> {
+    /// A used buffer whose length is wanted.
+    fn reuse(&self, is_wanted: impl Fn(usize) -> bool) -> Result<Option<Arc<Dmb>>, DeviceError> {
         let mut pool = self.pool();
         pool.reap();
         let dmb = loop {
-            let found = pool.free.iter().rposition(|dmb| dmb.len() == size.bytes());
+            let found = pool.free.iter().rposition(|dmb| is_wanted(dmb.len()));
             let Some(at) = found else { return Ok(None) };
             let dmb = pool.free.swap_remove(at);
             if !dmb.interrupt().is_hung_up() {
@@ -189,6 +201,10 @@ impl LinkGroup {
         let known = {
             let mut pool = self.pool();
             pool.reap();
+            if !self.device.supports_handover() {
+                // Its memory is that of all: what its owner has given back is not free before we have let go of it.
+                pool.remote.retain(|_, dmb| !dmb.doorbell().is_hung_up());
+            }
             pool.remote.remove(&token)
         };
         let peer = self.pair.peer;

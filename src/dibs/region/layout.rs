@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn places_are_those_of_the_description() {
         let geometry = geometry();
-        assert_eq!(geometry.connection(3), 4096 + 64 + 24);
+        assert_eq!(connection(3), 4096 + 64 + 24);
         assert_eq!(geometry.control(0), 8192);
         assert_eq!(geometry.control(2), 8192 + 2 * (4096 + 256 * 256));
         assert_eq!(geometry.said(2, 5), geometry.control(2) + 2048 + 160);
