@@ -95,7 +95,7 @@ fn regions_of_servers_are_no_files() {
     assert!(matches!(Region::connect("/nonexistent"), Err(ConnectError::Connect(_))));
 }
 
-/// In a virtual machine: three functions that are bound to `vfio-pci`, named in `SMCD_TEST_VFIO` (`interop/vfio`).
+/// In a virtual machine: three functions that are bound to `vfio-pci`, named in `SMCD_TEST_VFIO` (`interop/devices`).
 #[cfg(feature = "vfio")]
 #[test]
 fn conforms_over_vfio() {
@@ -110,7 +110,7 @@ fn conforms_over_vfio() {
     });
 }
 
-/// In a virtual machine: a DAX device, named in `SMCD_TEST_DAX` (`interop/vfio`). What is in it is lost.
+/// In a virtual machine: a DAX device, named in `SMCD_TEST_DAX` (`interop/devices`). What is in it is lost.
 #[test]
 fn conforms_over_dax() {
     let Ok(device) = std::env::var("SMCD_TEST_DAX") else {
