@@ -3,6 +3,7 @@
 
 pub mod namespace;
 mod process;
+pub mod random;
 pub mod region;
 mod settings;
 
