@@ -5,6 +5,8 @@ use std::fmt;
 use anyhow::{Context, bail};
 use smcd::clc::DeclineCode;
 
+use crate::talk::Talk;
+
 /// Whose sockets an end uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stack {
@@ -14,6 +16,8 @@ pub(crate) enum Stack {
     Endpoint,
     /// Linux' SMC sockets.
     Linux,
+    /// Those of another machine.
+    Guest,
     /// TCP, without the SMC option.
     Tcp,
 }
@@ -21,6 +25,11 @@ pub(crate) enum Stack {
 impl Stack {
     pub(crate) fn is_of_smcd(self) -> bool {
         matches!(self, Self::Smcd | Self::Endpoint)
+    }
+
+    /// Whether its end of a case is played in the machine that plays the cases.
+    pub(crate) fn is_elsewhere(self) -> bool {
+        matches!(self, Self::Endpoint | Self::Guest)
     }
 }
 
@@ -30,6 +39,7 @@ impl fmt::Display for Stack {
             Self::Smcd => "smcd",
             Self::Endpoint => "endpoint",
             Self::Linux => "linux",
+            Self::Guest => "guest",
             Self::Tcp => "tcp",
         })
     }
@@ -106,6 +116,9 @@ pub(crate) struct Case {
     pub(crate) server: Stack,
     pub(crate) is_ipv6: bool,
     pub(crate) ueids: Ueids,
+    /// Whether both have an endpoint in the region.
+    pub(crate) has_region: bool,
+    pub(crate) talk: Talk,
     pub(crate) expected: Outcome,
 }
 
@@ -113,12 +126,25 @@ impl Case {
     /// As it is asked for on the command line.
     pub(crate) fn name(&self) -> String {
         let family = if self.is_ipv6 { "ipv6" } else { "ipv4" };
-        format!("{}-to-{}-{family}-{}", self.client, self.server, self.ueids.name())
+        let setting =
+            if self.has_region { format!("region-{}", self.talk) } else { self.ueids.name().into() };
+        format!("{}-to-{}-{family}-{setting}", self.client, self.server)
     }
 
     /// Whether one of the ends is this.
     pub(crate) fn has(&self, stack: Stack) -> bool {
         [self.client, self.server].contains(&stack)
+    }
+
+    /// What has to come of each of its connections.
+    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+        match self.talk {
+            // Meanwhile there is no device.
+            Talk::NoDriver => {
+                vec![self.expected, Outcome::Declined(DeclineCode::NO_SMCD_V2_DEVICE), self.expected]
+            }
+            talk => vec![self.expected; talk.connections()],
+        }
     }
 }
 
@@ -156,10 +182,35 @@ pub(crate) fn all() -> Vec<Case> {
         (Ours, Ours, Ueids::NoneOfSmcd, no_ueid),
     ];
     let of_both = |(client, server, ueids, expected)| {
-        [false, true].map(|is_ipv6| Case { client, server, is_ipv6, ueids, expected })
+        let (has_region, talk) = (false, Talk::Greeting);
+        [false, true].map(|is_ipv6| Case { client, server, is_ipv6, ueids, has_region, talk, expected })
     };
     let kinds = [Ours, Endpoint].into_iter().flat_map(with_linux).chain(without);
-    kinds.flat_map(of_both).collect()
+    kinds.flat_map(of_both).chain(in_region()).collect()
+}
+
+/// Those over shared memory.
+fn in_region() -> Vec<Case> {
+    use Stack::{Endpoint, Guest, Linux};
+    let (ueids, has_region, expected) = (Ueids::One, true, Outcome::Smcd);
+    let mut cases = Vec::new();
+    for (client, server) in [(Endpoint, Linux), (Linux, Endpoint), (Linux, Guest), (Guest, Linux)] {
+        let with_host = client == Endpoint || server == Endpoint;
+        let is_played = |talk: &Talk| match talk {
+            _ if talk.ends_something() => (client, server) == (Linux, Endpoint),
+            Talk::Much => with_host,
+            _ => true,
+        };
+        for talk in Talk::ALL.into_iter().filter(is_played) {
+            let families = if talk == Talk::Greeting && with_host { &[false, true][..] } else { &[false] };
+            for is_ipv6 in families.iter().copied() {
+                cases.push(Case { client, server, is_ipv6, ueids, has_region, talk, expected });
+            }
+        }
+    }
+    // Afterwards there is no machine.
+    cases.sort_by_key(|case| case.talk == Talk::Killed);
+    cases
 }
 
 /// The one of this name.

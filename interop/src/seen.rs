@@ -21,7 +21,7 @@ pub(crate) struct Counted {
     pub(crate) times: u16,
 }
 
-/// Both connections of a case.
+/// The connections of a case.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Seen {
     /// Name of the case.
@@ -31,6 +31,21 @@ pub(crate) struct Seen {
     /// The ways of the client's ends that are the library's, and those of the server's.
     pub(crate) client: Vec<Way>,
     pub(crate) server: Vec<Way>,
-    /// What Linux has counted meanwhile.
+    /// The fallbacks that Linux has counted meanwhile.
     pub(crate) counted: Vec<Counted>,
+    /// The connections of SMC-D that it has counted, as client and as server.
+    pub(crate) smcd: [u64; 2],
+    /// What its kernel said that is not well.
+    pub(crate) complaints: Vec<String>,
+    pub(crate) milliseconds: u64,
+}
+
+/// How the host's end of a connection ended with its machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Bereft {
+    pub(crate) milliseconds: u64,
+    /// What reading came to: an error, or an end.
+    pub(crate) read: Result<usize, String>,
+    /// What writing came to afterwards.
+    pub(crate) written: Result<usize, String>,
 }

@@ -1,0 +1,92 @@
+//! The machine that this runs in: its driver for regions, and what its kernel says.
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+
+/// Where interop/run puts the driver.
+const DRIVER: &str = "/dibs_region.ko";
+const MODULE: &str = "dibs_region";
+
+/// DIBS devices, by name.
+const DEVICES: &str = "/sys/class/dibs";
+const DEVICE: &str = "region";
+
+/// In which the driver has its device, or has given it back.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a kernel says that is not well.
+const COMPLAINTS: [&str; 8] = [
+    "WARNING",
+    "BUG",
+    "Oops",
+    "Call Trace",
+    "possible ",
+    "general protection",
+    "blocked for more than",
+    "refcount",
+];
+
+/// Makes the region a DIBS device, unless it is one.
+pub(crate) fn insert_driver() -> anyhow::Result<()> {
+    if !has_device() {
+        run("insmod", DRIVER)?;
+        wait_for(true)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn remove_driver() -> anyhow::Result<()> {
+    run("rmmod", MODULE)?;
+    wait_for(false)
+}
+
+fn has_device() -> bool {
+    let is_ours = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with(DEVICE);
+    fs::read_dir(DEVICES).is_ok_and(|entries| entries.flatten().any(is_ours))
+}
+
+fn wait_for(there: bool) -> anyhow::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while has_device() != there {
+        ensure!(Instant::now() < until, "a device of the driver is there: {}", !there);
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn run(program: &str, argument: &str) -> anyhow::Result<()> {
+    let status = Command::new(program).arg(argument).status().context(program.to_owned())?;
+    ensure!(status.success(), "{program} {argument} fails");
+    Ok(())
+}
+
+/// Appends what the kernel has said since the last time to this file, and returns what of that is not well.
+pub(crate) fn complaints(log: &Path) -> anyhow::Result<Vec<String>> {
+    let said = Command::new("dmesg").arg("-c").output().context("dmesg")?.stdout;
+    fs::OpenOptions::new().create(true).append(true).open(log)?.write_all(&said)?;
+    Ok(those_of(&String::from_utf8_lossy(&said)))
+}
+
+fn those_of(said: &str) -> Vec<String> {
+    let is_complaint = |line: &&str| COMPLAINTS.iter().any(|word| line.contains(word));
+    said.lines().filter(is_complaint).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_found() {
+        let said = "[ 1.0] dibs: all is well\n[ 2.0] WARNING: CPU: 0 PID: 1 at net/smc\n[ 2.1] Call Trace:\n[ 2.2]  <TASK>\n";
+        assert_eq!(those_of(said), ["[ 2.0] WARNING: CPU: 0 PID: 1 at net/smc", "[ 2.1] Call Trace:"]);
+    }
+}
