@@ -152,7 +152,7 @@ fn lose_peer(case: &Case, port: u16, address: SocketAddr) -> anyhow::Result<[Vec
     host.0.say(&Request::KillProcess)?;
     talk::see_end(stream).context("the process was killed")?;
     host.expect_begun()?;
-    let second = talk::ask(&mut client.connect(address, None).context("to the other process")?)?;
+    let second = talk::ask_once(client.connect(address, None).context("to the other process")?)?;
     both(Ok(vec![first, second]), host.end())
 }
 

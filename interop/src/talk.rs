@@ -153,7 +153,7 @@ type Stream = Box<dyn Party>;
 pub(crate) fn ask_all(talk: Talk, client: &Client, server: SocketAddr) -> anyhow::Result<Vec<Way>> {
     let connect = || client.connect(server, None).context("connecting");
     match talk {
-        Talk::Greeting => [ask(&mut connect()?), ask(&mut connect()?)].into_iter().collect(),
+        Talk::Greeting => Ok(vec![ask_once(connect()?)?, ask_once(connect()?)?]),
         Talk::Sizes => one(ask_sizes(connect()?)),
         Talk::Much => one(ask_much(connect()?)),
         Talk::BothWays => one(both_ways(connect()?, [1, 2])),
@@ -169,12 +169,12 @@ pub(crate) fn ask_all(talk: Talk, client: &Client, server: SocketAddr) -> anyhow
             let way = ask(&mut first)?;
             machine::remove_driver()?;
             see_end(first)?;
-            let without = ask(&mut connect()?)?;
+            let without = ask_once(connect()?)?;
             machine::insert_driver()?;
-            Ok(vec![way, without, ask(&mut connect()?)?])
+            Ok(vec![way, without, ask_once(connect()?)?])
         }
         // With what is to end in between, see `guest`.
-        Talk::NoPeer | Talk::Killed => one(ask(&mut connect()?)),
+        Talk::NoPeer | Talk::Killed => one(ask_once(connect()?)),
     }
 }
 
@@ -214,6 +214,11 @@ pub(crate) fn ask(stream: &mut Stream) -> anyhow::Result<Way> {
     send(stream, 1, PAYLOAD)?;
     expect(stream, 2, PAYLOAD)?;
     Ok(stream.way())
+}
+
+/// And closes.
+pub(crate) fn ask_once(mut stream: Stream) -> anyhow::Result<Way> {
+    ask(&mut stream)
 }
 
 pub(crate) fn answer(stream: &mut Stream) -> anyhow::Result<Way> {
@@ -313,7 +318,7 @@ pub(crate) fn see_end(mut stream: Stream) -> anyhow::Result<()> {
 fn ask_urgently(mut stream: Stream) -> anyhow::Result<Way> {
     say_urgently(&mut stream, b'!', 1)?;
     hear_urgently(&mut stream, b'?', 2)?;
-    ask(&mut stream)
+    ask_once(stream)
 }
 
 fn serve_urgently(mut stream: Stream) -> anyhow::Result<Way> {
