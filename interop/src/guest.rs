@@ -114,15 +114,17 @@ fn connect_all(case: &Case, port: u16) -> anyhow::Result<[Vec<Way>; 2]> {
         _ => {}
     }
     if case.server.is_elsewhere() {
-        let elsewhere = Elsewhere::begin(case, port)?;
+        let mut elsewhere = Elsewhere::begin(case, port)?;
         let of_client = talk::ask_all(case.talk, &Client::new(case, None)?, address);
         return both(of_client, elsewhere.end());
     }
     let mut server = Server::new(case, address, None).context("listening")?;
     let talk = case.talk;
     let serving = thread::spawn(move || talk::serve_all(talk, &mut server));
+    // It stays until both ends are done: with an endpoint of the region goes what it has written there.
+    let mut elsewhere = None;
     let of_client = if case.client.is_elsewhere() {
-        Elsewhere::begin(case, port)?.end()
+        elsewhere.insert(Elsewhere::begin(case, port)?).end()
     } else {
         talk::ask_all(case.talk, &Client::new(case, None)?, address)
     };
@@ -158,7 +160,7 @@ fn lose_peer(case: &Case, port: u16, address: SocketAddr) -> anyhow::Result<[Vec
 
 /// The connection stays, until the machine is killed.
 fn stay_connected(case: &Case, port: u16, address: SocketAddr) -> anyhow::Result<[Vec<Way>; 2]> {
-    let host = Elsewhere::begin(case, port)?;
+    let mut host = Elsewhere::begin(case, port)?;
     let mut stream = Client::new(case, None)?.connect(address, None)?;
     let way = talk::ask(&mut stream)?;
     std::mem::forget(stream);
@@ -189,7 +191,7 @@ impl Elsewhere {
         }
     }
 
-    fn end(mut self) -> anyhow::Result<Vec<Way>> {
+    fn end(&mut self) -> anyhow::Result<Vec<Way>> {
         match self.0.hear()? {
             Answer::Ended(ended) => ended.map_err(anyhow::Error::msg),
             Answer::Begun => bail!("the other end begins twice"),

@@ -52,7 +52,7 @@ struct Host {
 
 /// Does what the machine asks for, until it ends.
 pub(crate) fn run(sockets: &Path, share: &Path) -> anyhow::Result<()> {
-    let mut fabric = FabricServer::bind(sockets.join(FABRIC), &FabricSettings::default())?;
+    let mut fabric = FabricServer::bind(sockets.join(FABRIC), &settings())?;
     thread::spawn(move || fabric.run());
     let endpoints = Endpoints::link(sockets)?;
     let listener = endpoints.listen(network::CONTROL, SynOption::Omit)?;
@@ -75,40 +75,48 @@ pub(crate) fn run(sockets: &Path, share: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// There is room for large buffers: nobody is to take smaller ones to leave some for others.
+fn settings() -> FabricSettings {
+    let mut settings = FabricSettings::default();
+    (settings.bytes, settings.entries) = (1 << 30, 96);
+    settings
+}
+
 impl Host {
     /// Does what is asked for on one connection.
     fn follow(&self, mut machine: Control<impl Read + Write>) -> anyhow::Result<()> {
         match machine.hear()? {
             Request::Play { case, port } => {
                 let case = case::named(&case)?;
-                let ended = match case.talk {
-                    Talk::NoPeer => self.play_in_child(&case, port, &mut machine),
-                    _ => self.play(&case, port, || machine.say(&Answer::Begun)),
-                };
-                machine.say(&Answer::Ended(ended.map_err(|error| format!("{error:#}"))))
+                if case.talk == Talk::NoPeer {
+                    let ended = self.play_in_child(&case, port, &mut machine);
+                    return machine.say(&Answer::Ended(ended.map_err(|error| format!("{error:#}"))));
+                }
+                self.play(&case, port, machine)
             }
             Request::KillMachine => self.kill_machine(),
             other @ (Request::KillProcess | Request::PowerOff) => bail!("{other:?} is not for the host"),
         }
     }
 
-    /// Plays the end that is here, and calls `begun` once the other one may begin.
-    fn play(
-        &self,
-        case: &Case,
-        port: u16,
-        begun: impl FnOnce() -> anyhow::Result<()>,
-    ) -> anyhow::Result<Vec<Way>> {
+    /// Plays the end that is here, and has its devices until the other one is done too: with an endpoint of the region goes
+    /// what it has written there.
+    fn play(&self, case: &Case, port: u16, mut machine: Control<impl Read + Write>) -> anyhow::Result<()> {
         let address = network::server_of(case, port);
-        if case.server != Stack::Endpoint {
+        if case.server == Stack::Endpoint {
+            let mut server = Server::new(case, address, Some(&self.endpoints))?;
+            machine.say(&Answer::Begun)?;
+            finish(&mut machine, self.serve(case, &mut server))
+        } else {
             let client = Client::new(case, Some(&self.endpoints))?;
-            begun()?;
-            return talk::ask_all(case.talk, &client, address);
+            machine.say(&Answer::Begun)?;
+            finish(&mut machine, talk::ask_all(case.talk, &client, address))
         }
-        let mut server = Server::new(case, address, Some(&self.endpoints))?;
-        begun()?;
+    }
+
+    fn serve(&self, case: &Case, server: &mut Server) -> anyhow::Result<Vec<Way>> {
         if case.talk != Talk::Killed {
-            return talk::serve_all(case.talk, &mut server);
+            return talk::serve_all(case.talk, server);
         }
         let mut stream = server.accept()?;
         let way = talk::answer(&mut stream)?;
@@ -161,4 +169,12 @@ impl Host {
             .map_or(Ok(()), |ended| ended.recv_timeout(PATIENCE))
             .context("a connection does not end with its machine")
     }
+}
+
+/// Says how it went, and waits until the machine needs this end no longer.
+fn finish(machine: &mut Control<impl Read + Write>, ended: anyhow::Result<Vec<Way>>) -> anyhow::Result<()> {
+    machine.say(&Answer::Ended(ended.map_err(|error| format!("{error:#}"))))?;
+    // It says nothing more.
+    let _ = machine.hear::<Request>();
+    Ok(())
 }

@@ -41,6 +41,6 @@ pub(crate) fn connect(address: SocketAddr, ring: Option<usize>) -> anyhow::Resul
 }
 
 /// Sets the size of the receive buffer that the next connection has.
-pub(crate) fn set_ring(socket: impl AsFd, ring: Option<usize>) -> anyhow::Result<()> {
+fn set_ring(socket: impl AsFd, ring: Option<usize>) -> anyhow::Result<()> {
     Ok(ring.map_or(Ok(()), |ring| set_socket_recv_buffer_size_force(&socket, ring))?)
 }

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write,
     path::Path,
-    process::Command,
+    process::{Child, Command},
     thread,
     time::{Duration, Instant},
 };
@@ -37,15 +37,25 @@ const COMPLAINTS: [&str; 8] = [
 /// Makes the region a DIBS device, unless it is one.
 pub(crate) fn insert_driver() -> anyhow::Result<()> {
     if !has_device() {
-        run("insmod", DRIVER)?;
+        let status = Command::new("insmod").arg(DRIVER).status().context("insmod")?;
+        ensure!(status.success(), "insmod fails");
         wait_for(true)?;
     }
     Ok(())
 }
 
-pub(crate) fn remove_driver() -> anyhow::Result<()> {
-    run("rmmod", MODULE)?;
-    wait_for(false)
+/// Begins to remove it. Linux waits until nobody has a socket any more whose connection has ended by that.
+pub(crate) fn begin_removal() -> anyhow::Result<Removal> {
+    Ok(Removal(Command::new("rmmod").arg(MODULE).spawn().context("rmmod")?))
+}
+
+pub(crate) struct Removal(Child);
+
+impl Removal {
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        ensure!(self.0.wait()?.success(), "rmmod fails");
+        wait_for(false)
+    }
 }
 
 fn has_device() -> bool {
@@ -59,12 +69,6 @@ fn wait_for(there: bool) -> anyhow::Result<()> {
         ensure!(Instant::now() < until, "a device of the driver is there: {}", !there);
         thread::sleep(Duration::from_millis(10));
     }
-    Ok(())
-}
-
-fn run(program: &str, argument: &str) -> anyhow::Result<()> {
-    let status = Command::new(program).arg(argument).status().context(program.to_owned())?;
-    ensure!(status.success(), "{program} {argument} fails");
     Ok(())
 }
 

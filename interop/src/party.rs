@@ -254,7 +254,8 @@ pub(crate) enum Server {
     Tokio(Arc<Runtime>, smcd::SmcListener),
     Blocking(blocking::SmcListener),
     Endpoint(Endpoints, StackListener, SmcConfig),
-    Other(TcpListener),
+    Linux(Option<TcpListener>, SocketAddr),
+    Tcp(TcpListener),
 }
 
 impl Server {
@@ -280,8 +281,8 @@ impl Server {
                 let listener = of_case.listen(address, SynOption::Offer)?;
                 Self::Endpoint(of_case, listener, with_ring(config, ring))
             }
-            (Stack::Linux | Stack::Guest, _) => Self::Other(linux::listen(address, ring)?),
-            (Stack::Tcp, _) => Self::Other(TcpListener::bind(address)?),
+            (Stack::Linux | Stack::Guest, _) => Self::Linux(Some(linux::listen(address, ring)?), address),
+            (Stack::Tcp, _) => Self::Tcp(TcpListener::bind(address)?),
         })
     }
 
@@ -289,8 +290,12 @@ impl Server {
     pub(crate) fn set_ring(&mut self, ring: usize) -> anyhow::Result<()> {
         match self {
             Self::Endpoint(_, _, config) => *config = with_ring(config.clone(), Some(ring)),
-            Self::Other(listener) => linux::set_ring(listener, Some(ring))?,
-            Self::Tokio(..) | Self::Blocking(_) => bail!("has no such setting"),
+            Self::Linux(listener, address) => {
+                // What is set later counts for nothing.
+                listener.take();
+                *listener = Some(linux::listen(*address, Some(ring))?);
+            }
+            Self::Tcp(_) | Self::Tokio(..) | Self::Blocking(_) => bail!("has no such setting"),
         }
         Ok(())
     }
@@ -303,7 +308,8 @@ impl Server {
             }
             Self::Blocking(listener) => Box::new(listener.accept()?.0),
             Self::Endpoint(endpoints, listener, config) => Box::new(endpoints.accept(listener, config)?),
-            Self::Other(listener) => Box::new(listener.accept()?.0),
+            Self::Linux(listener, _) => Box::new(listener.as_ref().context("no listener")?.accept()?.0),
+            Self::Tcp(listener) => Box::new(listener.accept()?.0),
         })
     }
 }

@@ -167,8 +167,9 @@ pub(crate) fn ask_all(talk: Talk, client: &Client, server: SocketAddr) -> anyhow
         Talk::NoDriver => {
             let mut first = connect()?;
             let way = ask(&mut first)?;
-            machine::remove_driver()?;
+            let removal = machine::begin_removal()?;
             see_end(first)?;
+            removal.end()?;
             let without = ask_once(connect()?)?;
             machine::insert_driver()?;
             Ok(vec![way, without, ask_once(connect()?)?])
@@ -265,6 +266,7 @@ fn ask_much(mut stream: Stream) -> anyhow::Result<Way> {
 fn serve_much(mut stream: Stream) -> anyhow::Result<Way> {
     expect(&mut stream, 1, MUCH)?;
     send(&mut stream, 2, 1)?;
+    at_end(&mut stream)?;
     Ok(stream.way())
 }
 
