@@ -9,11 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::region::{Fabric, Server};
-use smcd::dibs::{
-    Device, DeviceError,
-    region::{ConnectError, Geometry, Liveness, REGION_FABRIC, Region, RegionError},
+use common::{
+    block_on, in_time,
+    region::{Fabric, Server, over},
+    role, spawn_with,
 };
+use smcd::{
+    Handshake, SmcConfig, SmcListener, SmcStream, Transport,
+    dibs::{
+        Device, DeviceError,
+        region::{ConnectError, Geometry, Liveness, REGION_FABRIC, Region, RegionError},
+    },
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[test]
 fn conforms_over_a_file() {
@@ -87,7 +95,7 @@ fn regions_of_servers_are_no_files() {
     assert!(matches!(Region::connect("/nonexistent"), Err(ConnectError::Connect(_))));
 }
 
-/// In a virtual machine: three functions that are bound to `vfio-pci`, named in `SMCD_TEST_VFIO` (`interop/vfio`).
+/// In a virtual machine: three functions that are bound to `vfio-pci`, named in `SMCD_TEST_VFIO` (`interop/devices`).
 #[cfg(feature = "vfio")]
 #[test]
 fn conforms_over_vfio() {
@@ -97,18 +105,70 @@ fn conforms_over_vfio() {
     };
     let addresses: Vec<_> = addresses.split_whitespace().collect();
     let addresses: [&str; 3] = addresses.try_into().unwrap();
-    conformance::check(|| addresses.map(|address| Arc::new(open_vfio(address)) as Arc<dyn Device>));
+    conformance::check(|| {
+        addresses.map(|address| Arc::new(once_free(|| Region::open_vfio(address))) as Arc<dyn Device>)
+    });
 }
 
-/// A function is free again once the thread of the device before has ended.
-#[cfg(feature = "vfio")]
-fn open_vfio(address: &str) -> Region {
+/// In a virtual machine: a DAX device, named in `SMCD_TEST_DAX` (`interop/devices`). What is in it is lost.
+#[test]
+fn conforms_over_dax() {
+    let Ok(device) = std::env::var("SMCD_TEST_DAX") else {
+        eprintln!("SKIPPED: SMCD_TEST_DAX does not name a device");
+        return;
+    };
+    for liveness in [Liveness::Heartbeats, Liveness::Locks] {
+        let geometry = Geometry::new(16 << 20, 4, 64, REGION_FABRIC, liveness).unwrap();
+        conformance::check(|| {
+            Region::create(&device, &geometry).unwrap();
+            [0, 1, 2].map(|slot| Arc::new(once_free(|| Region::open_slot(&device, slot))) as Arc<dyn Device>)
+        });
+    }
+}
+
+/// A function or slot is free again once the thread of the device before has ended.
+fn once_free<E: std::fmt::Display>(open: impl Fn() -> Result<Region, E>) -> Region {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
-        match Region::open_vfio(address) {
-            Err(error) if Instant::now() > until => panic!("{address}: {error}"),
+        match open() {
+            Err(error) if Instant::now() > until => panic!("{error}"),
             Err(_) => thread::sleep(Duration::from_millis(20)),
             Ok(region) => return region,
         }
     }
+}
+
+/// A process that knows of a region by its settings alone.
+#[test]
+fn settings_of_the_environment() {
+    let Some(addr) = role() else { return };
+    block_on(async {
+        let config = SmcConfig::from_env().unwrap().handshake(Handshake::InBand);
+        let mut stream = SmcStream::connect_with(addr, &config).await.unwrap();
+        stream.write_all(b"by the region").await.unwrap();
+        // Until the other end has read it.
+        let _ = stream.read(&mut [0]).await;
+    });
+}
+
+#[test]
+fn a_region_is_named_by_the_environment() {
+    if role().is_some() {
+        return;
+    }
+    let fabric = Fabric::new(Liveness::Locks);
+    block_on(async {
+        let listener = SmcListener::bind_with("127.0.0.1:0", over(fabric.join())).await.unwrap();
+        let child =
+            spawn_with("settings_of_the_environment", &listener.local_addr().unwrap().to_string(), |child| {
+                child.env("SMCD_REGION", fabric.path());
+            });
+        let (mut stream, _) = in_time(listener.accept()).await.unwrap();
+        let Transport::Smcd { .. } = stream.transport() else { panic!("{}", stream.transport()) };
+        let mut got = [0; 13];
+        in_time(stream.read_exact(&mut got)).await.unwrap();
+        assert_eq!(&got, b"by the region");
+        drop(stream);
+        assert!(child.wait_with_output().unwrap().status.success());
+    });
 }

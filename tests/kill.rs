@@ -4,8 +4,18 @@ mod common;
 
 use std::time::Duration;
 
-use common::{block_on, descriptors, in_time, mappings, names, pattern, role, spawn};
-use smcd::{SmcListener, SmcStream};
+use common::{
+    block_on, descriptors, in_time, mappings, names, pattern,
+    region::{Fabric, over},
+    role, spawn,
+};
+use smcd::{
+    SmcListener, SmcStream,
+    dibs::{
+        Device,
+        region::{Liveness, Region},
+    },
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const ROUNDS: usize = 1000;
@@ -14,9 +24,12 @@ const ROUNDS: usize = 1000;
 #[test]
 fn victim() {
     let Some(role) = role() else { return };
-    let (what, addr) = role.split_once(' ').unwrap();
+    let mut words = role.split(' ');
+    let (what, addr) = (words.next().unwrap(), words.next().unwrap());
+    // By a region, if one is named; else by loopback.
+    let config = words.next().map_or_else(common::in_band, |path| over(Region::open(path).unwrap()));
     block_on(async {
-        let mut stream = SmcStream::connect_with(addr, &common::in_band()).await.unwrap();
+        let mut stream = SmcStream::connect_with(addr, &config).await.unwrap();
         assert!(stream.transport().is_smcd());
         let mut at = 0;
         loop {
@@ -56,10 +69,11 @@ async fn read_to_the_end(stream: &mut SmcStream) -> u64 {
     }
 }
 
-async fn round(listener: &SmcListener, number: usize) -> bool {
+/// The region that the victim is to be in, if any, comes last.
+async fn round(listener: &SmcListener, number: usize, region: &str) -> bool {
     let writes = number.is_multiple_of(2);
     let addr = listener.local_addr().unwrap();
-    let mut victim = spawn("victim", &format!("{} {addr}", if writes { "writes" } else { "reads" }));
+    let mut victim = spawn("victim", &format!("{} {addr}{region}", if writes { "writes" } else { "reads" }));
     let (connected, start) = tokio::sync::oneshot::channel();
     // Every tenth round aims at the start, the handshake included; the others at the running connection.
     let early = number % 10 == 9;
@@ -106,12 +120,12 @@ fn nothing_is_lost_and_nothing_stays_behind() {
     block_on(async {
         let listener = SmcListener::bind_with("127.0.0.1:0", common::in_band()).await.unwrap();
         for number in 0..20 {
-            round(&listener, number).await;
+            round(&listener, number, "").await;
         }
         let before = (descriptors(), mappings(), names());
         let mut connected = 0;
         for number in 20..ROUNDS {
-            connected += usize::from(round(&listener, number).await);
+            connected += usize::from(round(&listener, number, "").await);
         }
         assert!(connected > ROUNDS / 2, "{connected} rounds reached a connection");
         let after = (descriptors(), mappings(), names());
@@ -120,4 +134,31 @@ fn nothing_is_lost_and_nothing_stays_behind() {
         assert!(after.1 <= before.1 + 8, "mappings: {before:?}, then {after:?}");
         assert!(after.2 <= before.2 + 1, "names: {before:?}, then {after:?}");
     });
+}
+
+#[test]
+fn a_region_is_as_it_was() {
+    if role().is_some() {
+        return;
+    }
+    let fabric = Fabric::new(Liveness::Locks);
+    let region = fabric.join();
+    let all = region.memory_left(region.gid(), None);
+    let name = format!(" {}", fabric.path().display());
+    block_on(async {
+        let listener = SmcListener::bind_with("127.0.0.1:0", over(region.clone())).await.unwrap();
+        let mut connected = 0;
+        for number in 0..100 {
+            connected += usize::from(round(&listener, number, &name).await);
+        }
+        assert!(connected > 50, "{connected} rounds reached a connection");
+    });
+    // Of the last peers something may wait for the next; their slots are free at once.
+    assert!(
+        region.memory_left(region.gid(), None) >= all / 2,
+        "{} of {all}",
+        region.memory_left(region.gid(), None)
+    );
+    let others: Vec<_> = (0..3).map(|_| fabric.join()).collect();
+    assert_eq!(others.len(), 3);
 }

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-pub(super) use self::env::runtime_dir;
 pub use self::env::{DebugOutput, InvalidSetting};
+pub(super) use self::env::{region, runtime_dir};
 use super::{BusyPoll, Stack};
 use crate::{
     clc::wire::Ueid,

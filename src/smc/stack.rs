@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     ByteCounts,
-    config::runtime_dir,
+    config::{region, runtime_dir},
     connection::Connection,
     group_event::GroupEvent,
     link_group::{LinkGroup, Pair},
@@ -22,6 +22,7 @@ use crate::{
         Device, DeviceError, Event,
         loopback::{DmbLimits, Loopback},
         order,
+        region::Region,
     },
     unix::{Generation, PerProcess},
 };
@@ -85,16 +86,12 @@ impl Stack {
         Ok(Self::new(vec![Arc::new(Loopback::with_directory(limits, directory)?)]))
     }
 
-    /// The stack of this process, made at first use, with the directory that `SMCD_RUNTIME_DIR` names; a child that is forked makes its own. Without a device, if none
-    /// could be had; then every connection is TCP.
+    /// The stack of this process, made at first use; a child that is forked makes its own. It has a loopback device, with
+    /// the directory that `SMCD_RUNTIME_DIR` names, and an endpoint of the region that `SMCD_REGION` names. What cannot be
+    /// had is left out; without a device every connection is TCP.
     pub fn shared() -> Arc<Self> {
         static SHARED: PerProcess<Arc<Stack>> = PerProcess::new();
-        let make = || {
-            Self::with_loopback_in(DmbLimits::default(), runtime_dir()).unwrap_or_else(|error| {
-                tracing::warn!(%error, "no loopback device; connections stay TCP");
-                Self::new(Vec::new())
-            })
-        };
+        let make = || Self::new([loopback_of_process(), region_of_process()].into_iter().flatten().collect());
         SHARED.get_or_make(make).clone()
     }
 
@@ -197,6 +194,27 @@ impl Stack {
             && has_ended(group.get())
         {
             group.remove();
+        }
+    }
+}
+
+fn loopback_of_process() -> Option<Arc<dyn Device>> {
+    match Loopback::with_directory(DmbLimits::default(), runtime_dir()) {
+        Ok(device) => Some(Arc::new(device)),
+        Err(error) => {
+            tracing::warn!(%error, "no loopback device");
+            None
+        }
+    }
+}
+
+fn region_of_process() -> Option<Arc<dyn Device>> {
+    let place = region()?;
+    match Region::at(&place) {
+        Ok(device) => Some(Arc::new(device)),
+        Err(error) => {
+            tracing::warn!(%place, %error, "not in the region");
+            None
         }
     }
 }

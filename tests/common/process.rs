@@ -12,13 +12,16 @@ pub const ROLE: &str = "SMCD_TEST_ROLE";
 
 /// Runs the test function `name` of this test binary in a process of its own, where [`role`] is `argument`.
 pub fn spawn(name: &str, argument: &str) -> Child {
-    Command::new(env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(ROLE, argument)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+    spawn_with(name, argument, |_| {})
+}
+
+/// As [`spawn`], with other settings.
+pub fn spawn_with(name: &str, argument: &str, settings: impl FnOnce(&mut Command)) -> Child {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE, argument);
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    settings(&mut command);
+    command.spawn().unwrap()
 }
 
 /// What the parent of a test process wants of it; `None` in the test run itself.

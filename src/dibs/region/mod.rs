@@ -13,6 +13,7 @@ mod ivshmem;
 mod layout;
 mod pace;
 mod peers;
+mod place;
 mod shelf;
 mod slice;
 mod target;
@@ -25,5 +26,6 @@ pub use device::Region;
 pub use error::RegionError;
 pub use ivshmem::{ConnectError, FabricError, FabricServer, FabricSettings, FabricStop, ProtocolError};
 pub use layout::{Geometry, LayoutError, Liveness, REGION_FABRIC};
+pub use place::PlaceError;
 #[cfg(feature = "vfio")]
 pub use vfio::VfioRegionError;

@@ -7,6 +7,8 @@
 //! | `SMCD_PROMOTION` | [`SmcConfig::promotion`] | `eager`, `off`, or bytes and messages such as `256K:24` |
 //! | `SMCD_BUSY_POLL` | [`SmcConfig::busy_poll`] | `adaptive`, `off`, or microseconds |
 //! | `SMCD_RUNTIME_DIR` | [`SmcConfig::runtime_dir`] | a directory |
+//! | `SMCD_REGION` | a device of [`Stack::shared`](crate::Stack::shared), beside the loopback device | as for [`Region::at`](crate::dibs::region::Region::at) |
+//! | `SMCD_UEIDS` | [`SmcConfig::ueids`] | names such as `OURS,SMCV2-COMMON` |
 //! | `SMCD_OPTION_PEERS` | [`SmcConfig::option_peers`] | prefixes such as `10.0.0.0/8,fd00::/8` |
 //! | `SMCD_OBSERVE` | [`SmcConfig::observe`] | `1` or `0` |
 //! | `SMCD_DEBUG`, else `SMC_DEBUG` | [`DebugOutput`] | `1` for the standard error stream, or a file |
@@ -22,6 +24,7 @@ use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 use super::SmcConfig;
 use crate::{
     BusyPoll,
+    clc::wire::Ueid,
     tcp_fallback::{IpPrefix, Promotion},
 };
 
@@ -34,6 +37,8 @@ const SEND_BUFFER: [&str; 2] = ["SMCD_SNDBUF", "SMC_SNDBUF"];
 const PROMOTION: &str = "SMCD_PROMOTION";
 const BUSY_POLL: &str = "SMCD_BUSY_POLL";
 const RUNTIME_DIR: &str = "SMCD_RUNTIME_DIR";
+const REGION: &str = "SMCD_REGION";
+const UEIDS: &str = "SMCD_UEIDS";
 const OPTION_PEERS: &str = "SMCD_OPTION_PEERS";
 const OBSERVE: &str = "SMCD_OBSERVE";
 
@@ -61,6 +66,7 @@ impl SmcConfig {
     /// | `SMCD_PROMOTION` | `eager`, `off`, or bytes and messages such as `256K:24` |
     /// | `SMCD_BUSY_POLL` | `adaptive`, `off`, or microseconds |
     /// | `SMCD_RUNTIME_DIR` | a directory |
+    /// | `SMCD_UEIDS` | names such as `OURS,SMCV2-COMMON` |
     /// | `SMCD_OPTION_PEERS` | prefixes of addresses such as `10.0.0.0/8,fd00::/8` |
     /// | `SMCD_OBSERVE` | `1` or `0` |
     ///
@@ -92,6 +98,9 @@ impl SmcConfig {
         let peers = "prefixes of addresses such as 10.0.0.0/8,fd00::/8";
         if let Some(peers) = first_of(&lookup, &[OPTION_PEERS], peers, parse_prefixes)? {
             config.option_peers = peers;
+        }
+        if let Some(ueids) = first_of(&lookup, &[UEIDS], "one or more UEIDs, as OURS,COMMON", parse_ueids)? {
+            config.ueids = ueids;
         }
         if let Some(observe) = first_of(&lookup, &[OBSERVE], "0 or 1", parse_switch)? {
             config.observe = observe;
@@ -131,6 +140,11 @@ impl DebugOutput {
 /// The directory that `SMCD_RUNTIME_DIR` names.
 pub(in crate::smc) fn runtime_dir() -> Option<PathBuf> {
     path(&|name: &str| env::var_os(name), RUNTIME_DIR)
+}
+
+/// The place of a region that `SMCD_REGION` names.
+pub(in crate::smc) fn region() -> Option<String> {
+    env::var(REGION).ok().filter(|place| !place.is_empty())
 }
 
 fn path(lookup: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
@@ -195,6 +209,10 @@ fn parse_prefixes(text: &str) -> Option<Vec<IpPrefix>> {
     text.split(',').map(|prefix| prefix.trim().parse().ok()).collect()
 }
 
+fn parse_ueids(text: &str) -> Option<Vec<Ueid>> {
+    text.split(',').map(|ueid| ueid.trim().parse().ok()).collect()
+}
+
 fn parse_switch(text: &str) -> Option<bool> {
     match text {
         "1" => Some(true),
@@ -232,6 +250,15 @@ mod tests {
         assert_eq!(size(&[("SMC_RCVBUF", "128K")]), 128 * 1024);
         assert_eq!(size(&[("SMC_RCVBUF", "16k"), ("SMCD_RCVBUF", "1M")]), 1024 * 1024);
         assert_eq!(size(&[("SMC_SNDBUF", "32K")]), crate::smc::DEFAULT_RECEIVE_BUFFER);
+    }
+
+    #[test]
+    fn ueids_are_named_in_order() {
+        let ueids = config(&[(UEIDS, "OURS, SMCV2-COMMON")]).unwrap().ueids;
+        assert_eq!(ueids, ["OURS".parse().unwrap(), "SMCV2-COMMON".parse().unwrap()]);
+        for bad in ["lower case", "OURS,", "ONE-THAT-IS-MUCH-TOO-LONG-TO-BE-A-NAME"] {
+            assert!(config(&[(UEIDS, bad)]).is_err(), "{bad}");
+        }
     }
 
     #[test]
