@@ -10,7 +10,7 @@ use crate::talk::Talk;
 /// Whose sockets an end uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stack {
-    /// The library's, on TCP of the kernel: the SMC option goes by eBPF.
+    /// The library's, in the machine, on TCP of the kernel: the SMC option goes by eBPF, the region comes by VFIO.
     Smcd,
     /// The library's endpoint, which is a host of its own and not in the machine.
     Endpoint,
@@ -126,8 +126,11 @@ impl Case {
     /// As it is asked for on the command line.
     pub(crate) fn name(&self) -> String {
         let family = if self.is_ipv6 { "ipv6" } else { "ipv4" };
-        let setting =
-            if self.has_region { format!("region-{}", self.talk) } else { self.ueids.name().into() };
+        let setting = match self.talk {
+            talk if self.has_region => format!("region-{talk}"),
+            Talk::Greeting => self.ueids.name().into(),
+            talk => talk.to_string(),
+        };
         format!("{}-to-{}-{family}-{setting}", self.client, self.server)
     }
 
@@ -191,38 +194,67 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// Those over shared memory.
 fn in_region() -> Vec<Case> {
-    use Stack::{Endpoint, Guest, Linux};
+    use Stack::{Endpoint, Guest, Linux, Smcd};
     let (ueids, has_region, expected) = (Ueids::One, true, Outcome::Smcd);
     let mut cases = Vec::new();
-    for (client, server) in [(Endpoint, Linux), (Linux, Endpoint), (Linux, Guest), (Guest, Linux)] {
-        let with_host = client == Endpoint || server == Endpoint;
-        let is_played = |talk: &Talk| match talk {
-            _ if talk.ends_something() => (client, server) == (Linux, Endpoint),
-            Talk::Much => with_host,
-            _ => true,
-        };
+    for (client, server) in [
+        (Endpoint, Linux),
+        (Linux, Endpoint),
+        (Endpoint, Smcd),
+        (Smcd, Endpoint),
+        (Smcd, Linux),
+        (Linux, Smcd),
+        (Linux, Guest),
+        (Guest, Linux),
+    ] {
+        let is_played = |talk: &Talk| talk.ends_what().is_none_or(|ends| ends == (client, server));
         for talk in Talk::ALL.into_iter().filter(is_played) {
-            let families = if talk == Talk::Greeting && with_host { &[false, true][..] } else { &[false] };
-            for is_ipv6 in families.iter().copied() {
+            // The other machine has no IPv6.
+            let has_ipv6 = talk == Talk::Greeting && ![client, server].contains(&Guest);
+            for is_ipv6 in [false, true].into_iter().filter(|is_ipv6| has_ipv6 || !is_ipv6) {
                 cases.push(Case { client, server, is_ipv6, ueids, has_region, talk, expected });
             }
         }
     }
-    // Afterwards there is no machine.
-    cases.sort_by_key(|case| case.talk == Talk::Killed);
+    // Last those after which there may be no device, and then the one after which there is no machine.
+    cases.sort_by_key(|case| match case.talk {
+        Talk::NoDriver => 1,
+        Talk::Killed => 2,
+        _ => 0,
+    });
     cases
+}
+
+/// Those that are measured. In each row TCP comes last.
+pub(crate) fn benches() -> Vec<Case> {
+    use Stack::{Endpoint, Guest, Linux, Smcd, Tcp};
+    let of_client = |client, server| {
+        let has_region = client != Tcp;
+        let expected = if has_region { Outcome::Smcd } else { Outcome::NoOption };
+        Case { client, server, is_ipv6: false, ueids: Ueids::One, has_region, talk: Talk::Bench, expected }
+    };
+    [Endpoint, Guest]
+        .into_iter()
+        .flat_map(|server| [Linux, Smcd, Tcp].map(|client| of_client(client, server)))
+        .collect()
 }
 
 /// The one of this name.
 pub(crate) fn named(name: &str) -> anyhow::Result<Case> {
-    all().into_iter().find(|case| case.name() == name).with_context(|| format!("no case is called {name}"))
+    let mut all = all().into_iter().chain(benches());
+    all.find(|case| case.name() == name).with_context(|| format!("no case is called {name}"))
 }
+
+/// Instead of names: those that are measured.
+pub(crate) const BENCH: &str = "--bench";
 
 /// Those whose names begin with one of these; all if there are none.
 pub(crate) fn chosen(names: &[&str]) -> anyhow::Result<Vec<Case>> {
     let all = all();
-    if names.is_empty() {
-        return Ok(all);
+    match names {
+        [] => return Ok(all),
+        [BENCH] => return Ok(benches()),
+        _ => {}
     }
     for name in names {
         if !all.iter().any(|case| case.name().starts_with(name)) {

@@ -17,6 +17,8 @@ pub(crate) enum Request {
     KillProcess,
     /// To kill the machine that asks.
     KillMachine,
+    /// To kill the other machine, which is then started again.
+    KillOther,
     /// To end.
     PowerOff,
 }

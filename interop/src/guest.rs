@@ -9,17 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::{
+    bench,
     capture::Capture,
-    case::{self, Case, Stack},
+    case::{self, Case, Stack, Ueids},
     control::{Answer, Control, Request},
     machine,
     netlink::SmcNetlink,
     network,
     party::{Client, Server},
-    seen::{Counted, Seen, Way},
+    seen::{Counted, Measured, Seen, Way},
     talk::{self, Talk},
 };
 
@@ -33,12 +34,18 @@ const LAST_MOMENTS: Duration = Duration::from_secs(20);
 /// What the kernel has said.
 const LOG: &str = "dmesg";
 
+/// What was measured.
+pub(crate) const MEASURED: &str = "measured.json";
+
 /// Ports of the servers, one for each case: none has to wait for another's.
 const FIRST_PORT: u16 = 20_000;
 
 pub(crate) fn run(share: &Path, names: &[&str]) -> anyhow::Result<()> {
     network::set_up()?;
     let netlink = SmcNetlink::open()?;
+    if names == [case::BENCH] {
+        return measure_all(share, &netlink);
+    }
     let mut seen = Vec::new();
     // What the start had to say.
     machine::complaints(&share.join(LOG))?;
@@ -51,13 +58,42 @@ pub(crate) fn run(share: &Path, names: &[&str]) -> anyhow::Result<()> {
         // At once: a case that stops the machine does not take the others with it.
         fs::write(share.join("seen.json"), serde_json::to_vec_pretty(&seen)?)?;
         if case.talk == Talk::Killed {
-            Control::new(TcpStream::connect_timeout(&network::CONTROL, PATIENCE)?)
-                .say(&Request::KillMachine)?;
+            tell_host(&Request::KillMachine)?;
             thread::sleep(LAST_MOMENTS);
             bail!("the host does not kill this machine");
         }
     }
     Ok(())
+}
+
+/// Measures, one after the other and then all again, and writes down what came out.
+fn measure_all(share: &Path, netlink: &SmcNetlink) -> anyhow::Result<()> {
+    machine::insert_driver()?;
+    Ueids::One.of_linux().iter().try_for_each(|ueid| netlink.add_ueid(ueid))?;
+    machine::complaints(&share.join(LOG))?;
+    let mut measured = Vec::new();
+    let mut ports = FIRST_PORT..;
+    for _ in 0..bench::ROUNDS {
+        for (case, port) in case::benches().into_iter().zip(&mut ports) {
+            let before = netlink.smcd()?;
+            let rates = bench_once(&case, port).with_context(|| case.name())?;
+            let after = netlink.smcd()?;
+            println!("{}: {rates}", case.name());
+            let smcd = [after[0] - before[0], after[1] - before[1]];
+            measured.push(Measured { case: case.name(), rates, smcd });
+        }
+    }
+    let complaints = machine::complaints(&share.join(LOG))?;
+    ensure!(complaints.is_empty(), "the kernel says {complaints:?}");
+    Ok(fs::write(share.join(MEASURED), serde_json::to_vec_pretty(&measured)?)?)
+}
+
+fn bench_once(case: &Case, port: u16) -> anyhow::Result<bench::Rates> {
+    let mut elsewhere = Elsewhere::begin(case, port)?;
+    let stream = Client::new(case, None)?.connect(network::server_of(case, port), None)?;
+    let rates = bench::measure(stream)?;
+    elsewhere.end()?;
+    Ok(rates)
 }
 
 /// Tells the other machine, if it is there, that this was all.
@@ -110,6 +146,7 @@ fn connect_all(case: &Case, port: u16) -> anyhow::Result<[Vec<Way>; 2]> {
     let address = network::server_of(case, port);
     match case.talk {
         Talk::NoPeer => return lose_peer(case, port, address),
+        Talk::NoMachine => return lose_machine(case, port, address),
         Talk::Killed => return stay_connected(case, port, address),
         _ => {}
     }
@@ -156,6 +193,26 @@ fn lose_peer(case: &Case, port: u16, address: SocketAddr) -> anyhow::Result<[Vec
     host.expect_begun()?;
     let second = talk::ask_once(client.connect(address, None).context("to the other process")?)?;
     both(Ok(vec![first, second]), host.end())
+}
+
+/// The machine at the other end is killed, and started again.
+fn lose_machine(case: &Case, port: u16, address: SocketAddr) -> anyhow::Result<[Vec<Way>; 2]> {
+    let first_life = Elsewhere::begin(case, port)?;
+    let client = Client::new(case, None)?;
+    let mut stream = client.connect(address, None)?;
+    let first = talk::ask(&mut stream)?;
+    tell_host(&Request::KillOther)?;
+    talk::see_end(stream).context("the other machine was killed")?;
+    drop(first_life);
+    let mut second_life = Elsewhere::begin(case, port)?;
+    let second = talk::ask_once(client.connect(address, None).context("to the machine again")?)?;
+    // What it counted in its first life is gone; the client's statistics know of that connection.
+    let of_server = second_life.end().map(|second| [vec![Way::Smcd], second].concat());
+    both(Ok(vec![first, second]), of_server)
+}
+
+fn tell_host(request: &Request) -> anyhow::Result<()> {
+    Control::new(TcpStream::connect_timeout(&network::CONTROL, PATIENCE)?).say(request)
 }
 
 /// The connection stays, until the machine is killed.

@@ -33,6 +33,7 @@ const ENDED: [ErrorKind; 3] = [ErrorKind::UnexpectedEof, ErrorKind::BrokenPipe, 
 /// Files of the folder that is shared with the machine, and of that of the sockets.
 pub(crate) const BEREFT: &str = "bereft.json";
 const PID_OF_QEMU: &str = "qemu.pid";
+const PID_OF_OTHER: &str = "other.pid";
 
 /// In which the end of a machine is seen, or never.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -95,6 +96,7 @@ impl Host {
                 self.play(&case, port, machine)
             }
             Request::KillMachine => self.kill_machine(),
+            Request::KillOther => self.kill(PID_OF_OTHER),
             other @ (Request::KillProcess | Request::PowerOff) => bail!("{other:?} is not for the host"),
         }
     }
@@ -147,11 +149,9 @@ impl Host {
     fn kill_machine(&self) -> anyhow::Result<()> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stream = kept.take().context("no connection is left")?;
-        let pid = fs::read_to_string(self.sockets.join(PID_OF_QEMU))?;
-        let pid = Pid::from_raw(pid.trim().parse()?).context("no process")?;
         let (done, ended) = mpsc::channel();
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
-        kill_process(pid, Signal::KILL)?;
+        self.kill(PID_OF_QEMU)?;
         let began = Instant::now();
         let read = stream.read(&mut [0]).map_err(|error| error.to_string());
         let milliseconds = u64::try_from(began.elapsed().as_millis())?;
@@ -160,6 +160,12 @@ impl Host {
         fs::write(self.share.join(BEREFT), serde_json::to_vec_pretty(&bereft)?)?;
         let _ = done.send(());
         Ok(())
+    }
+
+    fn kill(&self, pid: &str) -> anyhow::Result<()> {
+        let pid = fs::read_to_string(self.sockets.join(pid))?;
+        let pid = Pid::from_raw(pid.trim().parse()?).context("no process")?;
+        Ok(kill_process(pid, Signal::KILL)?)
     }
 
     /// The machine has gone.

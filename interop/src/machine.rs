@@ -1,7 +1,7 @@
 //! The machine that this runs in: its driver for regions, and what its kernel says.
 
 use std::{
-    fs,
+    env, fs,
     io::Write,
     path::Path,
     process::{Child, Command},
@@ -10,10 +10,14 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use smcd::dibs::region::Region;
 
 /// Where interop/run puts the driver.
 const DRIVER: &str = "/dibs_region.ko";
 const MODULE: &str = "dibs_region";
+
+/// The ivshmem function that is the library's, in the environment of the first process: by the kernel's command line.
+const FUNCTION: &str = "vfio";
 
 /// DIBS devices, by name.
 const DEVICES: &str = "/sys/class/dibs";
@@ -42,6 +46,12 @@ pub(crate) fn insert_driver() -> anyhow::Result<()> {
         wait_for(true)?;
     }
     Ok(())
+}
+
+/// A new endpoint of this process in the region, by VFIO.
+pub(crate) fn open_vfio() -> anyhow::Result<Region> {
+    let function = env::var(FUNCTION).context("this machine has no function for the library")?;
+    Region::open_vfio(&function).context("the region by VFIO")
 }
 
 /// Begins to remove it. Linux waits until nobody has a socket any more whose connection has ended by that.

@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod bench;
 mod capture;
 mod case;
 mod child;

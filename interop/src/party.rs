@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     case::{Case, Stack},
     endpoints::Endpoints,
-    linux,
+    linux, machine,
     seen::Way,
     talk::{RINGS, Talk},
 };
@@ -145,13 +145,35 @@ impl<S: AsyncWrite + Unpin> Write for OnTokio<S> {
     }
 }
 
-impl Party for OnTokio<smcd::SmcStream> {
-    fn way(&self) -> Way {
-        way_of(self.stream.transport())
-    }
+/// What the library's streams of tokio have in common, and is in no trait of tokio.
+pub(crate) trait Ours: AsyncRead + AsyncWrite + Unpin + Send {
+    fn transport(&self) -> Transport;
+    fn try_send_urgent(&self, byte: u8) -> io::Result<()>;
+    fn try_recv_urgent(&self) -> io::Result<u8>;
 }
 
-impl Party for OnTokio<SmcStackStream> {
+macro_rules! ours {
+    ($stream:ty) => {
+        impl Ours for $stream {
+            fn transport(&self) -> Transport {
+                self.transport()
+            }
+
+            fn try_send_urgent(&self, byte: u8) -> io::Result<()> {
+                self.try_send_urgent(byte)
+            }
+
+            fn try_recv_urgent(&self) -> io::Result<u8> {
+                self.try_recv_urgent()
+            }
+        }
+    };
+}
+
+ours!(smcd::SmcStream);
+ours!(SmcStackStream);
+
+impl<S: Ours> Party for OnTokio<S> {
     fn way(&self) -> Way {
         way_of(self.stream.transport())
     }
@@ -191,6 +213,7 @@ fn config(case: &Case, endpoints: Option<&Endpoints>) -> anyhow::Result<SmcConfi
     let ueids = case.ueids.of_smcd().iter().map(|ueid| ueid.parse()).collect::<Result<Vec<_>, _>>()?;
     let stack = match endpoints {
         Some(endpoints) if case.has_region => SmcdStack::new(vec![Arc::new(endpoints.join_region()?)]),
+        None if case.has_region => SmcdStack::new(vec![Arc::new(machine::open_vfio()?)]),
         _ => SmcdStack::with_loopback(DmbLimits::default())?,
     };
     Ok(SmcConfig::new().option_peers(everybody).ueids(ueids).promotion(Promotion::Off).stack(stack))
@@ -233,11 +256,12 @@ impl Client {
         })
     }
 
-    /// Connects; with a receive buffer of this size, which the library's endpoint and Linux can have.
+    /// Connects; with a receive buffer of this size.
     pub(crate) fn connect(&self, address: SocketAddr, ring: Option<usize>) -> anyhow::Result<Box<dyn Party>> {
         Ok(match self {
             Self::Tokio(runtime, config) => {
-                Box::new(OnTokio::of(runtime, smcd::SmcStream::connect_with(address, config))?)
+                let config = with_ring(config.clone(), ring);
+                Box::new(OnTokio::of(runtime, smcd::SmcStream::connect_with(address, &config))?)
             }
             Self::Blocking(config) => Box::new(blocking::SmcStream::connect_with(address, config)?),
             Self::Endpoint(endpoints, config) => {
@@ -251,7 +275,7 @@ impl Client {
 
 /// Takes them.
 pub(crate) enum Server {
-    Tokio(Arc<Runtime>, smcd::SmcListener),
+    Tokio(Arc<Runtime>, SmcConfig, Option<smcd::SmcListener>, SocketAddr),
     Blocking(blocking::SmcListener),
     Endpoint(Endpoints, StackListener, SmcConfig),
     Linux(Option<TcpListener>, SocketAddr),
@@ -270,8 +294,9 @@ impl Server {
         Ok(match (case.server, case.is_ipv6) {
             (Stack::Smcd, false) => {
                 let (runtime, config) = (runtime()?, config(case, None)?);
-                let listener = runtime.block_on(smcd::SmcListener::bind_with(address, config))?;
-                Self::Tokio(runtime, listener)
+                let mut server = Self::Tokio(runtime, config, None, address);
+                server.listen_with(ring)?;
+                return Ok(server);
             }
             (Stack::Smcd, true) => {
                 Self::Blocking(blocking::SmcListener::bind_with(address, config(case, None)?)?)
@@ -288,21 +313,31 @@ impl Server {
 
     /// Connections that come from now on have a receive buffer of this size.
     pub(crate) fn set_ring(&mut self, ring: usize) -> anyhow::Result<()> {
+        self.listen_with(Some(ring))
+    }
+
+    /// Listens, or listens anew: what is set of a listener later counts for nothing.
+    fn listen_with(&mut self, ring: Option<usize>) -> anyhow::Result<()> {
         match self {
-            Self::Endpoint(_, _, config) => *config = with_ring(config.clone(), Some(ring)),
-            Self::Linux(listener, address) => {
-                // What is set later counts for nothing.
+            Self::Endpoint(_, _, config) => *config = with_ring(config.clone(), ring),
+            Self::Tokio(runtime, config, listener, address) => {
                 listener.take();
-                *listener = Some(linux::listen(*address, Some(ring))?);
+                let config = with_ring(config.clone(), ring);
+                *listener = Some(runtime.block_on(smcd::SmcListener::bind_with(*address, config))?);
             }
-            Self::Tcp(_) | Self::Tokio(..) | Self::Blocking(_) => bail!("has no such setting"),
+            Self::Linux(listener, address) => {
+                listener.take();
+                *listener = Some(linux::listen(*address, ring)?);
+            }
+            Self::Tcp(_) | Self::Blocking(_) => bail!("has no such setting"),
         }
         Ok(())
     }
 
     pub(crate) fn accept(&self) -> anyhow::Result<Box<dyn Party>> {
         Ok(match self {
-            Self::Tokio(runtime, listener) => {
+            Self::Tokio(runtime, _, listener, _) => {
+                let listener = listener.as_ref().context("no listener")?;
                 let accepted = async { listener.accept().await.map(|(stream, _)| stream) };
                 Box::new(OnTokio::of(runtime, accepted)?)
             }

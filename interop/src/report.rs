@@ -9,9 +9,11 @@ use smcd::clc::{
 };
 
 use crate::{
+    bench::{ROUNDS, Rates},
     case::{self, Case, Outcome, Stack},
+    guest::MEASURED,
     host::BEREFT,
-    seen::{Bereft, Counted, Seen, Way},
+    seen::{Bereft, Counted, Measured, Seen, Way},
     talk::{RINGS, Talk},
     wire::{Conversation, conversations},
 };
@@ -22,6 +24,11 @@ const TABLE: [&str; 3] = [
     "<!-- end of the table -->\n",
     "| client → server | option by | family | UEIDs of smcd, of Linux; common | expected | client says | server says | \
      CLC messages, bytes |\n|---|---|---|---|---|---|---|---|\n",
+];
+const TABLE_OF_BENCH: [&str; 3] = [
+    "<!-- the table of the bench: written by interop/run -->\n",
+    "<!-- end of the table of the bench -->\n",
+    "| client ↔ server | to the server, MB/s | to the client, MB/s | round trip of 64 bytes, µs |\n|---|---|---|---|\n",
 ];
 const TABLE_OF_REGION: [&str; 3] = [
     "<!-- the table of the region: written by interop/run -->\n",
@@ -35,6 +42,9 @@ const SOON: u64 = 10_000;
 
 /// Judges the cases. The table is written only if all were played, and are what they have to be.
 pub(crate) fn run(share: &Path, readme: &Path, names: &[&str]) -> anyhow::Result<ExitCode> {
+    if names == [case::BENCH] {
+        return write_bench(share, readme);
+    }
     let seen = fs::read(share.join("seen.json")).context("the machine has left nothing")?;
     let seen: Vec<Seen> = serde_json::from_slice(&seen)?;
     let mut rows = [Vec::new(), Vec::new()];
@@ -61,6 +71,42 @@ pub(crate) fn run(share: &Path, readme: &Path, names: &[&str]) -> anyhow::Result
         write_table(readme, TABLE_OF_REGION, &rows[1])?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the table of what was measured: medians, and how they compare with those of TCP.
+fn write_bench(share: &Path, readme: &Path) -> anyhow::Result<ExitCode> {
+    let measured = fs::read(share.join(MEASURED)).context("nothing was measured")?;
+    let measured: Vec<Measured> = serde_json::from_slice(&measured)?;
+    let cases = case::benches();
+    let mut rows = Vec::new();
+    for case in &cases {
+        let by_tcp = cases.iter().find(|other| other.client == Stack::Tcp && other.server == case.server);
+        let by_tcp = medians(&measured, by_tcp.context("TCP is not measured")?)?;
+        let own = medians(&measured, case)?;
+        let rates = own.iter().zip(by_tcp).zip([1e-6, 1e-6, 1e6]);
+        let cells = rates.map(|((own, by_tcp), unit)| match case.client {
+            Stack::Tcp => format!("{:.1}", own * unit),
+            _ => format!("{:.1} ({:.2} times TCP)", own * unit, own / by_tcp),
+        });
+        let cells = cells.collect::<Vec<_>>().join(" | ");
+        println!("{} ↔ {}: {cells}", case.client, case.server);
+        rows.push(format!("| {} ↔ {} | {cells} |", case.client, case.server));
+    }
+    write_table(readme, TABLE_OF_BENCH, &rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Of the rates of this case, which has to have been what it is called.
+fn medians(measured: &[Measured], case: &Case) -> anyhow::Result<[f64; 3]> {
+    let of_case: Vec<_> = measured.iter().filter(|measured| measured.case == case.name()).collect();
+    ensure!(of_case.len() == ROUNDS, "{} was measured {} times", case.name(), of_case.len());
+    let counted = [u64::from(case.client == Stack::Linux), 0];
+    ensure!(of_case.iter().all(|one| one.smcd == counted), "{}: Linux has counted otherwise", case.name());
+    Ok([Rates::to_server, Rates::to_client, Rates::round_trip].map(|rate| {
+        let mut rates: Vec<f64> = of_case.iter().map(|one| rate(&one.rates)).collect();
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    }))
 }
 
 /// The row of a case that went as it has to, and how many seconds it took.
@@ -217,9 +263,9 @@ fn check_messages(outcome: Outcome, of_client: &[Message], of_server: &[Message]
 /// In a region it has to be known whether a connection has a link group, and how large its buffers are.
 fn check_buffers(case: &Case, number: usize, message: &Message) -> anyhow::Result<()> {
     let (Message::Accept(Accept(body)) | Message::Confirm(Confirm(body))) = message else { return Ok(()) };
-    if case.has_region && case.has(Stack::Endpoint) {
+    if case.has_region && [case.client, case.server].into_iter().any(Stack::is_of_smcd) {
         // Each case has an endpoint of its own in the region, which goes with its process and its peer.
-        let is_first = number == 0 || case.talk.ends_something();
+        let is_first = number == 0 || case.talk.ends_what().is_some();
         ensure!(
             body.first_contact == is_first,
             "connection {number}: first contact is {}",

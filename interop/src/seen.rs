@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bench::Rates;
+
 /// Why an end was TCP, in Linux' numbers, or that it was not.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Way {
@@ -38,6 +40,16 @@ pub(crate) struct Seen {
     /// What its kernel said that is not well.
     pub(crate) complaints: Vec<String>,
     pub(crate) milliseconds: u64,
+}
+
+/// One measurement.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    /// Name of the case.
+    pub(crate) case: String,
+    pub(crate) rates: Rates,
+    /// The connections of SMC-D that Linux has counted meanwhile, as client and as server.
+    pub(crate) smcd: [u64; 2],
 }
 
 /// How the host's end of a connection ended with its machine.

@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context, ensure};
 
 use crate::{
+    bench,
+    case::Stack,
     machine,
     party::{Client, Party, Server},
     payload::{compare, expect, pattern, send},
@@ -40,8 +42,12 @@ pub(crate) enum Talk {
     NoDriver,
     /// The process at the other end is killed, and another comes.
     NoPeer,
+    /// The machine at the other end is killed, and is started again.
+    NoMachine,
     /// The machine is killed.
     Killed,
+    /// No case: it is measured.
+    Bench,
 }
 
 /// Bytes that go each way.
@@ -73,7 +79,7 @@ const SOON: Duration = Duration::from_secs(10);
 const ARRIVAL: Duration = Duration::from_millis(300);
 
 impl Talk {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Greeting,
         Self::Sizes,
         Self::Much,
@@ -85,28 +91,36 @@ impl Talk {
         Self::Crowd,
         Self::NoDriver,
         Self::NoPeer,
+        Self::NoMachine,
         Self::Killed,
     ];
 
-    /// Whether something of the client's machine, or of the server's, ends.
-    pub(crate) fn ends_something(self) -> bool {
-        matches!(self, Self::NoDriver | Self::NoPeer | Self::Killed)
+    /// Between which client and server alone it is played, since something ends that they have.
+    pub(crate) fn ends_what(self) -> Option<(Stack, Stack)> {
+        match self {
+            Self::NoDriver | Self::NoPeer | Self::Killed => Some((Stack::Linux, Stack::Endpoint)),
+            Self::NoMachine => Some((Stack::Linux, Stack::Guest)),
+            _ => None,
+        }
     }
 
     /// How many connections are made.
     pub(crate) fn connections(self) -> usize {
         match self {
-            Self::Greeting | Self::HalfClose | Self::Abort | Self::NoPeer => 2,
+            Self::Greeting | Self::HalfClose | Self::Abort | Self::NoPeer | Self::NoMachine => 2,
             Self::NoDriver => 3,
             Self::Rings => RINGS.len(),
             Self::Crowd => CROWD,
-            Self::Sizes | Self::Much | Self::BothWays | Self::Urgent | Self::Killed => 1,
+            Self::Sizes | Self::Much | Self::BothWays | Self::Urgent | Self::Killed | Self::Bench => 1,
         }
     }
 
     /// Longer than this it never takes.
     pub(crate) fn limit(self) -> Duration {
-        Duration::from_secs(if self == Self::Much { 150 } else { 40 })
+        Duration::from_secs(match self {
+            Self::Much | Self::NoMachine | Self::Bench => 120,
+            _ => 40,
+        })
     }
 
     /// What is said, for the table.
@@ -123,7 +137,9 @@ impl Talk {
             Self::Crowd => "50 connections at once",
             Self::NoDriver => "Linux' driver is removed and comes back",
             Self::NoPeer => "the library's process is killed, another comes",
+            Self::NoMachine => "the other machine's QEMU is killed, and started again",
             Self::Killed => "QEMU is killed",
+            Self::Bench => "",
         }
     }
 }
@@ -142,7 +158,9 @@ impl fmt::Display for Talk {
             Self::Crowd => "crowd",
             Self::NoDriver => "driver-removed",
             Self::NoPeer => "process-killed",
+            Self::NoMachine => "other-machine-killed",
             Self::Killed => "machine-killed",
+            Self::Bench => "bench",
         })
     }
 }
@@ -174,8 +192,8 @@ pub(crate) fn ask_all(talk: Talk, client: &Client, server: SocketAddr) -> anyhow
             machine::insert_driver()?;
             Ok(vec![way, without, ask_once(connect()?)?])
         }
-        // With what is to end in between, see `guest`.
-        Talk::NoPeer | Talk::Killed => one(ask_once(connect()?)),
+        // With what is to end in between, or is measured, see `guest`.
+        Talk::NoPeer | Talk::NoMachine | Talk::Killed | Talk::Bench => one(ask_once(connect()?)),
     }
 }
 
@@ -202,7 +220,8 @@ pub(crate) fn serve_all(talk: Talk, server: &mut Server) -> anyhow::Result<Vec<W
             ensure!(began.elapsed() < SOON, "the reset comes after {:?}", began.elapsed());
             Ok(vec![way, serve(accept()?)?, serve(accept()?)?])
         }
-        Talk::Rings | Talk::NoPeer | Talk::Killed => one(serve(accept()?)),
+        Talk::Bench => one(bench::serve(accept()?)),
+        Talk::Rings | Talk::NoPeer | Talk::NoMachine | Talk::Killed => one(serve(accept()?)),
     }
 }
 
