@@ -6,7 +6,8 @@ use std::{
 };
 
 use rustix::net::{
-    AddressFamily, Protocol, SocketType, bind, connect as connect_to, listen as listen_on, socket,
+    AddressFamily, Protocol, SocketFlags, SocketType, bind, connect as connect_to, listen as listen_on,
+    socket_with,
     sockopt::{set_socket_recv_buffer_size_force, set_socket_reuseaddr},
 };
 
@@ -19,7 +20,9 @@ const BACKLOG: i32 = 64;
 
 fn smc_socket(address: SocketAddr) -> anyhow::Result<OwnedFd> {
     let ipv6 = rustix::net::RawProtocol::new(SMCPROTO_SMC6).map(Protocol::from_raw);
-    Ok(socket(AF_SMC, SocketType::STREAM, ipv6.filter(|_| address.is_ipv6()))?)
+    let protocol = ipv6.filter(|_| address.is_ipv6());
+    // Not for rmmod, which would wait for the end of what it has itself.
+    Ok(socket_with(AF_SMC, SocketType::STREAM, SocketFlags::CLOEXEC, protocol)?)
 }
 
 /// Listens; the standard library's calls work on such a socket, too. `ring` is the size of the receive buffers.
