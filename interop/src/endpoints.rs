@@ -36,6 +36,9 @@ pub(crate) const FABRIC: &str = "fabric";
 /// In which QEMU has started.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Of each of ours: who comes in the place of another is at once found there.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
 /// Connections that may wait for a listener.
 const BACKLOG: usize = 64;
 
@@ -117,7 +120,7 @@ impl Endpoints {
 }
 
 fn settings(network: &Network) -> EndpointConfig {
-    EndpointConfig::new(network.host, network.prefix)
+    EndpointConfig::new(network.host, network.prefix).mac(MAC)
 }
 
 /// Tries until QEMU is there.
