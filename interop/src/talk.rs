@@ -76,7 +76,7 @@ const IN_CROWD: usize = 20_000;
 const SOON: Duration = Duration::from_secs(10);
 
 /// In which what was sent has arrived, if anything has.
-const ARRIVAL: Duration = Duration::from_millis(300);
+pub(crate) const ARRIVAL: Duration = Duration::from_millis(300);
 
 impl Talk {
     pub(crate) const ALL: [Self; 13] = [
