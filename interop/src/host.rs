@@ -21,6 +21,7 @@ use crate::{
     child::Child,
     control::{Answer, Control, Request},
     endpoints::{Endpoints, FABRIC},
+    intruder::Intruder,
     network,
     party::{Client, Party, Server},
     seen::{Bereft, Way},
@@ -93,6 +94,9 @@ impl Host {
                     let ended = self.play_in_child(&case, port, &mut machine);
                     return machine.say(&Answer::Ended(ended.map_err(|error| format!("{error:#}"))));
                 }
+                if case.talk == Talk::Intruded {
+                    return self.play_intruded(&case, port, machine);
+                }
                 self.play(&case, port, machine)
             }
             Request::KillMachine => self.kill_machine(),
@@ -114,6 +118,19 @@ impl Host {
             machine.say(&Answer::Begun)?;
             finish(&mut machine, talk::ask_all(case.talk, &client, address))
         }
+    }
+
+    /// Plays it beside a hostile endpoint.
+    fn play_intruded(
+        &self,
+        case: &Case,
+        port: u16,
+        machine: Control<impl Read + Write>,
+    ) -> anyhow::Result<()> {
+        let intruder = Intruder::enter(&self.sockets.join(FABRIC))?;
+        self.play(case, port, machine)?;
+        println!("on the host: the hostile endpoint has written {} words", intruder.leave()?);
+        Ok(())
     }
 
     fn serve(&self, case: &Case, server: &mut Server) -> anyhow::Result<Vec<Way>> {

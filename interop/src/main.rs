@@ -12,6 +12,7 @@ mod control;
 mod endpoints;
 mod guest;
 mod host;
+mod intruder;
 mod linux;
 mod machine;
 mod netlink;

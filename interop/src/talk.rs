@@ -38,6 +38,8 @@ pub(crate) enum Talk {
     Rings,
     /// Many connections at once.
     Crowd,
+    /// While another endpoint of the region writes all the time what it likes, wherever it may.
+    Intruded,
     /// Linux' driver goes, and comes back.
     NoDriver,
     /// The process at the other end is killed, and another comes.
@@ -79,7 +81,7 @@ const SOON: Duration = Duration::from_secs(10);
 pub(crate) const ARRIVAL: Duration = Duration::from_millis(300);
 
 impl Talk {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Greeting,
         Self::Sizes,
         Self::Much,
@@ -89,6 +91,7 @@ impl Talk {
         Self::Urgent,
         Self::Rings,
         Self::Crowd,
+        Self::Intruded,
         Self::NoDriver,
         Self::NoPeer,
         Self::NoMachine,
@@ -107,7 +110,12 @@ impl Talk {
     /// How many connections are made.
     pub(crate) fn connections(self) -> usize {
         match self {
-            Self::Greeting | Self::HalfClose | Self::Abort | Self::NoPeer | Self::NoMachine => 2,
+            Self::Greeting
+            | Self::HalfClose
+            | Self::Abort
+            | Self::Intruded
+            | Self::NoPeer
+            | Self::NoMachine => 2,
             Self::NoDriver => 3,
             Self::Rings => RINGS.len(),
             Self::Crowd => CROWD,
@@ -135,6 +143,7 @@ impl Talk {
             Self::Urgent => "an urgent byte each way",
             Self::Rings => "buffers of 16 KiB to 1 MiB, three times round",
             Self::Crowd => "50 connections at once",
+            Self::Intruded => "as two of the above, beside a hostile endpoint",
             Self::NoDriver => "Linux' driver is removed and comes back",
             Self::NoPeer => "the library's process is killed, another comes",
             Self::NoMachine => "the other machine's QEMU is killed, and started again",
@@ -156,6 +165,7 @@ impl fmt::Display for Talk {
             Self::Urgent => "urgent",
             Self::Rings => "rings",
             Self::Crowd => "crowd",
+            Self::Intruded => "intruded",
             Self::NoDriver => "driver-removed",
             Self::NoPeer => "process-killed",
             Self::NoMachine => "other-machine-killed",
@@ -178,6 +188,7 @@ pub(crate) fn ask_all(talk: Talk, client: &Client, server: SocketAddr) -> anyhow
         Talk::HalfClose => Ok(vec![end_first(connect()?)?, end_last(connect()?)?]),
         Talk::Abort => Ok(vec![be_aborted(connect()?)?, abort(connect()?)?]),
         Talk::Urgent => one(ask_urgently(connect()?)),
+        Talk::Intruded => Ok(vec![ask_sizes(connect()?)?, both_ways(connect()?, [1, 2])?]),
         Talk::Rings => {
             RINGS.into_iter().map(|ring| go_round(client.connect(server, Some(ring))?, ring)).collect()
         }
@@ -211,6 +222,7 @@ pub(crate) fn serve_all(talk: Talk, server: &mut Server) -> anyhow::Result<Vec<W
         Talk::HalfClose => Ok(vec![end_last(accept()?)?, end_first(accept()?)?]),
         Talk::Abort => Ok(vec![abort(accept()?)?, be_aborted(accept()?)?]),
         Talk::Urgent => one(serve_urgently(accept()?)),
+        Talk::Intruded => Ok(vec![serve_sizes(accept()?)?, both_ways(accept()?, [2, 1])?]),
         Talk::Crowd => all_at_once((0..CROWD).map(|_| accept()).collect::<Result<_, _>>()?, serve_in_crowd),
         Talk::NoDriver => {
             let mut first = accept()?;
