@@ -131,6 +131,8 @@ int region_register_dmb(struct dibs_dev *dibs, struct dibs_dmb *wanted, struct d
 
 	if (!wanted->dmb_len)
 		return -EINVAL;
+	/* Its user may have come just now. */
+	region_look(region);
 	spin_lock_irqsave(&dibs->lock, flags);
 	dmb = region_reserve(region, wanted);
 	spin_unlock_irqrestore(&dibs->lock, flags);

@@ -5,15 +5,19 @@ use std::fmt;
 use anyhow::{Context, bail};
 use smcd::clc::DeclineCode;
 
+use crate::talk::Talk;
+
 /// Whose sockets an end uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stack {
-    /// The library's, on TCP of the kernel: the SMC option goes by eBPF.
+    /// The library's, in the machine, on TCP of the kernel: the SMC option goes by eBPF, the region comes by VFIO.
     Smcd,
     /// The library's endpoint, which is a host of its own and not in the machine.
     Endpoint,
     /// Linux' SMC sockets.
     Linux,
+    /// Those of another machine.
+    Guest,
     /// TCP, without the SMC option.
     Tcp,
 }
@@ -21,6 +25,11 @@ pub(crate) enum Stack {
 impl Stack {
     pub(crate) fn is_of_smcd(self) -> bool {
         matches!(self, Self::Smcd | Self::Endpoint)
+    }
+
+    /// Whether its end of a case is played in the machine that plays the cases.
+    pub(crate) fn is_elsewhere(self) -> bool {
+        matches!(self, Self::Endpoint | Self::Guest)
     }
 }
 
@@ -30,6 +39,7 @@ impl fmt::Display for Stack {
             Self::Smcd => "smcd",
             Self::Endpoint => "endpoint",
             Self::Linux => "linux",
+            Self::Guest => "guest",
             Self::Tcp => "tcp",
         })
     }
@@ -106,6 +116,9 @@ pub(crate) struct Case {
     pub(crate) server: Stack,
     pub(crate) is_ipv6: bool,
     pub(crate) ueids: Ueids,
+    /// Whether both have an endpoint in the region.
+    pub(crate) has_region: bool,
+    pub(crate) talk: Talk,
     pub(crate) expected: Outcome,
 }
 
@@ -113,12 +126,28 @@ impl Case {
     /// As it is asked for on the command line.
     pub(crate) fn name(&self) -> String {
         let family = if self.is_ipv6 { "ipv6" } else { "ipv4" };
-        format!("{}-to-{}-{family}-{}", self.client, self.server, self.ueids.name())
+        let setting = match self.talk {
+            talk if self.has_region => format!("region-{talk}"),
+            Talk::Greeting => self.ueids.name().into(),
+            talk => talk.to_string(),
+        };
+        format!("{}-to-{}-{family}-{setting}", self.client, self.server)
     }
 
     /// Whether one of the ends is this.
     pub(crate) fn has(&self, stack: Stack) -> bool {
         [self.client, self.server].contains(&stack)
+    }
+
+    /// What has to come of each of its connections.
+    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+        match self.talk {
+            // Meanwhile there is no device.
+            Talk::NoDriver => {
+                vec![self.expected, Outcome::Declined(DeclineCode::NO_SMCD_V2_DEVICE), self.expected]
+            }
+            talk => vec![self.expected; talk.connections()],
+        }
     }
 }
 
@@ -156,22 +185,80 @@ pub(crate) fn all() -> Vec<Case> {
         (Ours, Ours, Ueids::NoneOfSmcd, no_ueid),
     ];
     let of_both = |(client, server, ueids, expected)| {
-        [false, true].map(|is_ipv6| Case { client, server, is_ipv6, ueids, expected })
+        let (has_region, talk) = (false, Talk::Greeting);
+        [false, true].map(|is_ipv6| Case { client, server, is_ipv6, ueids, has_region, talk, expected })
     };
     let kinds = [Ours, Endpoint].into_iter().flat_map(with_linux).chain(without);
-    kinds.flat_map(of_both).collect()
+    kinds.flat_map(of_both).chain(in_region()).collect()
+}
+
+/// Those over shared memory.
+fn in_region() -> Vec<Case> {
+    use Stack::{Endpoint, Guest, Linux, Smcd};
+    let (ueids, has_region, expected) = (Ueids::One, true, Outcome::Smcd);
+    let mut cases = Vec::new();
+    for (client, server) in [
+        (Endpoint, Linux),
+        (Linux, Endpoint),
+        (Endpoint, Smcd),
+        (Smcd, Endpoint),
+        (Smcd, Linux),
+        (Linux, Smcd),
+        (Linux, Guest),
+        (Guest, Linux),
+    ] {
+        let is_on_host = [client, server].contains(&Endpoint) && [client, server].contains(&Linux);
+        let is_played = |talk: &Talk| match talk {
+            Talk::Intruded => is_on_host,
+            _ => talk.ends_what().is_none_or(|ends| ends == (client, server)),
+        };
+        for talk in Talk::ALL.into_iter().filter(is_played) {
+            // The other machine has no IPv6.
+            let has_ipv6 = talk == Talk::Greeting && ![client, server].contains(&Guest);
+            for is_ipv6 in [false, true].into_iter().filter(|is_ipv6| has_ipv6 || !is_ipv6) {
+                cases.push(Case { client, server, is_ipv6, ueids, has_region, talk, expected });
+            }
+        }
+    }
+    // Last those after which there may be no device, and then the one after which there is no machine.
+    cases.sort_by_key(|case| match case.talk {
+        Talk::NoDriver => 1,
+        Talk::Killed => 2,
+        _ => 0,
+    });
+    cases
+}
+
+/// Those that are measured. In each row TCP comes last.
+pub(crate) fn benches() -> Vec<Case> {
+    use Stack::{Endpoint, Guest, Linux, Smcd, Tcp};
+    let of_client = |client, server| {
+        let has_region = client != Tcp;
+        let expected = if has_region { Outcome::Smcd } else { Outcome::NoOption };
+        Case { client, server, is_ipv6: false, ueids: Ueids::One, has_region, talk: Talk::Bench, expected }
+    };
+    [Endpoint, Guest]
+        .into_iter()
+        .flat_map(|server| [Linux, Smcd, Tcp].map(|client| of_client(client, server)))
+        .collect()
 }
 
 /// The one of this name.
 pub(crate) fn named(name: &str) -> anyhow::Result<Case> {
-    all().into_iter().find(|case| case.name() == name).with_context(|| format!("no case is called {name}"))
+    let mut all = all().into_iter().chain(benches());
+    all.find(|case| case.name() == name).with_context(|| format!("no case is called {name}"))
 }
+
+/// Instead of names: those that are measured.
+pub(crate) const BENCH: &str = "--bench";
 
 /// Those whose names begin with one of these; all if there are none.
 pub(crate) fn chosen(names: &[&str]) -> anyhow::Result<Vec<Case>> {
     let all = all();
-    if names.is_empty() {
-        return Ok(all);
+    match names {
+        [] => return Ok(all),
+        [BENCH] => return Ok(benches()),
+        _ => {}
     }
     for name in names {
         if !all.iter().any(|case| case.name().starts_with(name)) {

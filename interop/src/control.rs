@@ -1,4 +1,4 @@
-//! What the machine and the host tell each other about a case of which each has one end: lines of JSON, on a connection for
+//! What the machine and the host, or the other machine, tell each other about a case of which each has one end: lines of JSON, on a connection for
 //! each case.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,8 +11,16 @@ use crate::seen::Way;
 /// What the machine asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// To play the host's end of this case. Where that is the server, it has this port.
+    /// To play the other end of this case. Where that is the server, it has this port.
     Play { case: String, port: u16 },
+    /// To kill the process that has that end, and to start another.
+    KillProcess,
+    /// To kill the machine that asks.
+    KillMachine,
+    /// To kill the other machine, which is then started again.
+    KillOther,
+    /// To end.
+    PowerOff,
 }
 
 /// What the host answers, in this order.
@@ -56,7 +64,7 @@ mod tests {
         let (machine, host) = UnixStream::pair().unwrap();
         let host = thread::spawn(move || {
             let mut host = Control::new(host);
-            let Request::Play { case, port } = host.hear().unwrap();
+            let Request::Play { case, port } = host.hear().unwrap() else { panic!("another request") };
             host.say(&Answer::Begun).unwrap();
             host.say(&Answer::Ended(Err(format!("{case} on {port}")))).unwrap();
         });

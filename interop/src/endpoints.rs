@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context;
 use smcd::{
     SmcConfig, SmcStackStream,
+    dibs::region::Region,
     tcp_fallback::stack::{
         Endpoint, EndpointConfig, QemuDgram, QemuStream, StackListener, StackStream, SynOption,
     },
@@ -26,18 +27,28 @@ use crate::{
 const STREAM: &str = "stream";
 const DGRAM: &str = "dgram";
 const DGRAM_OF_HOST: &str = "dgram-host";
+/// That of the process that is killed.
+const OF_CHILD: &str = "child";
+
+/// The socket of the server of the region.
+pub(crate) const FABRIC: &str = "fabric";
 
 /// In which QEMU has started.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Of each of ours: who comes in the place of another is at once found there.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
 /// Connections that may wait for a listener.
-const BACKLOG: usize = 4;
+const BACKLOG: usize = 64;
 
 /// See the module. Copies are the same.
 #[derive(Clone)]
 pub(crate) struct Endpoints {
     ipv4: Endpoint,
-    ipv6: Endpoint,
+    /// By the other backend.
+    ipv6: Option<Endpoint>,
+    fabric: PathBuf,
     /// A thread of its own moves the frames: nobody need be in a call for what was written to be sent.
     runtime: Arc<Runtime>,
 }
@@ -45,24 +56,38 @@ pub(crate) struct Endpoints {
 impl Endpoints {
     /// Links to the machine by the sockets in this folder.
     pub(crate) fn link(sockets: &Path) -> anyhow::Result<Self> {
-        let runtime = Arc::new(Builder::new_multi_thread().worker_threads(1).enable_all().build()?);
-        let _inside = runtime.enter();
-        let stream = once_there(|| runtime.block_on(QemuStream::connect(sockets.join(STREAM))));
+        let ipv4 = Self::link_stream(sockets, STREAM, &network::IPV4)?;
+        let _inside = ipv4.runtime.enter();
         let dgram = once_there(|| {
             let ours = sockets.join(DGRAM_OF_HOST);
             // Of an attempt before this one.
             let _ = std::fs::remove_file(&ours);
             QemuDgram::connect(ours, sockets.join(DGRAM))
         });
-        Ok(Self {
-            ipv4: Endpoint::new(stream.context("QEMU's stream")?, &settings(&network::IPV4))?,
-            ipv6: Endpoint::new(dgram.context("QEMU's datagrams")?, &settings(&network::IPV6))?,
-            runtime: runtime.clone(),
-        })
+        let dgram = dgram.context("QEMU's datagrams")?;
+        Ok(Self { ipv6: Some(Endpoint::new(dgram, &settings(&network::IPV6))?), ..ipv4 })
+    }
+
+    /// The link of a process that is killed later.
+    pub(crate) fn link_child(sockets: &Path) -> anyhow::Result<Self> {
+        Self::link_stream(sockets, OF_CHILD, &network::CHILD)
+    }
+
+    fn link_stream(sockets: &Path, socket: &str, network: &Network) -> anyhow::Result<Self> {
+        let runtime = Arc::new(Builder::new_multi_thread().worker_threads(1).enable_all().build()?);
+        let _inside = runtime.enter();
+        let stream = once_there(|| runtime.block_on(QemuStream::connect(sockets.join(socket))));
+        let ipv4 = Endpoint::new(stream.context("QEMU's stream")?, &settings(network))?;
+        Ok(Self { ipv4, ipv6: None, fabric: sockets.join(FABRIC), runtime: runtime.clone() })
+    }
+
+    /// A new endpoint in the region.
+    pub(crate) fn join_region(&self) -> anyhow::Result<Region> {
+        Region::connect(&self.fabric).context("the region")
     }
 
     fn of(&self, address: SocketAddr) -> &Endpoint {
-        if address.is_ipv6() { &self.ipv6 } else { &self.ipv4 }
+        self.ipv6.as_ref().filter(|_| address.is_ipv6()).unwrap_or(&self.ipv4)
     }
 
     /// Connects, with the SMC option.
@@ -95,7 +120,7 @@ impl Endpoints {
 }
 
 fn settings(network: &Network) -> EndpointConfig {
-    EndpointConfig::new(network.host, network.prefix)
+    EndpointConfig::new(network.host, network.prefix).mac(MAC)
 }
 
 /// Tries until QEMU is there.

@@ -25,10 +25,15 @@ const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
 /// Of `linux/smc.h`.
 const FAMILY: &[u8] = b"SMC_GEN_NETLINK\0";
+const GET_STATS: u8 = 7;
 const GET_FBACK_STATS: u8 = 8;
 const ADD_UEID: u8 = 10;
 const REMOVE_UEID: u8 = 11;
 const EID_TABLE_ENTRY: u16 = 1;
+const STATS: u16 = 7;
+const STATS_SMCD: u16 = 1;
+const CLIENT_V2_SUCCESSES: u16 = 8;
+const SERVER_V2_SUCCESSES: u16 = 10;
 const FBACK_STATS: u16 = 8;
 const FBACK_TYPE: u16 = 1;
 const FBACK_CODE: u16 = 4;
@@ -72,6 +77,16 @@ impl SmcNetlink {
         let answers = self.ask(GET_FBACK_STATS, NLM_F_DUMP, 0, &[])?;
         let nested = answers.iter().filter_map(|answer| attribute(answer, FBACK_STATS));
         Ok(nested.filter_map(counted).filter(|counted| counted.times > 0).collect())
+    }
+
+    /// How many connections became SMC-D (version 2), as client and as server, since the machine was started.
+    pub(crate) fn smcd(&self) -> anyhow::Result<[u64; 2]> {
+        let answers = self.ask(GET_STATS, NLM_F_DUMP, 0, &[])?;
+        let smcd = answers.iter().find_map(|answer| attribute(attribute(answer, STATS)?, STATS_SMCD));
+        let smcd = smcd.context("no statistics of SMC-D")?;
+        let number = |kind| Some(u64::from_ne_bytes(*attribute(smcd, kind)?.first_chunk()?));
+        let both = [number(CLIENT_V2_SUCCESSES), number(SERVER_V2_SUCCESSES)];
+        Ok([both[0].context("no clients")?, both[1].context("no servers")?])
     }
 
     /// Sends a request with one attribute (or none, of number 0), and takes the answers until the last one.

@@ -1,6 +1,7 @@
 //! The networks between the machine and the host: who has which address.
 //!
 //! In the machine they are cards of virtio-net. On the host each is a unix socket of QEMU, and an endpoint of the library.
+//! One goes to the other machine.
 
 use std::{
     fs,
@@ -10,7 +11,10 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use crate::case::{Case, Stack};
+use crate::{
+    case::{Case, Stack},
+    talk::Talk,
+};
 
 pub(crate) struct Network {
     /// Of the machine.
@@ -36,12 +40,37 @@ pub(crate) const IPV6: Network = Network {
     prefix: 64,
 };
 
-/// Where the host listens to what the machine has to tell it.
+/// By `stream` too, to a process that is killed.
+pub(crate) const CHILD: Network = Network {
+    interface: "eth2",
+    guest: IpAddr::V4(Ipv4Addr::new(10, 99, 1, 2)),
+    host: IpAddr::V4(Ipv4Addr::new(10, 99, 1, 1)),
+    prefix: 24,
+};
+
+/// To the other machine, by `dgram`.
+const OTHER: Network = Network {
+    interface: "eth3",
+    guest: IpAddr::V4(Ipv4Addr::new(10, 99, 2, 2)),
+    host: IpAddr::V4(Ipv4Addr::new(10, 99, 2, 1)),
+    prefix: 24,
+};
+
+/// The same there.
+const OF_OTHER: Network = Network { interface: "eth0", guest: OTHER.host, ..OTHER };
+
+/// Where the host listens to what the machine has to tell it, and the other machine.
 pub(crate) const CONTROL: SocketAddr = SocketAddr::new(IPV4.host, 1999);
+pub(crate) const CONTROL_OF_OTHER: SocketAddr = SocketAddr::new(OTHER.host, 1999);
 
 impl Network {
     fn of(case: &Case) -> &'static Self {
-        if case.is_ipv6 { &IPV6 } else { &IPV4 }
+        match case {
+            _ if case.talk == Talk::NoPeer => &CHILD,
+            _ if case.has(Stack::Guest) => &OTHER,
+            _ if case.is_ipv6 => &IPV6,
+            _ => &IPV4,
+        }
     }
 
     fn set_up(&self) -> anyhow::Result<()> {
@@ -55,8 +84,12 @@ impl Network {
 
 /// Gives the machine its addresses.
 pub(crate) fn set_up() -> anyhow::Result<()> {
-    IPV4.set_up()?;
-    IPV6.set_up()
+    [IPV4, IPV6, CHILD, OTHER].iter().try_for_each(Network::set_up)
+}
+
+/// Gives the other machine its address.
+pub(crate) fn set_up_other() -> anyhow::Result<()> {
+    OF_OTHER.set_up()
 }
 
 fn ip(arguments: &[&str]) -> anyhow::Result<()> {
@@ -69,8 +102,8 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
 pub(crate) fn server_of(case: &Case, port: u16) -> SocketAddr {
     let network = Network::of(case);
     let ip = match (case.server, case.client) {
-        (Stack::Endpoint, _) => network.host,
-        (_, Stack::Endpoint) => network.guest,
+        (server, _) if server.is_elsewhere() => network.host,
+        (_, client) if client.is_elsewhere() => network.guest,
         _ if case.is_ipv6 => Ipv6Addr::LOCALHOST.into(),
         _ => Ipv4Addr::LOCALHOST.into(),
     };
@@ -79,5 +112,6 @@ pub(crate) fn server_of(case: &Case, port: u16) -> SocketAddr {
 
 /// The interface of the machine by which it is connected to.
 pub(crate) fn interface_of(case: &Case) -> &'static str {
-    if case.has(Stack::Endpoint) { Network::of(case).interface } else { "lo" }
+    let leaves = case.client.is_elsewhere() || case.server.is_elsewhere();
+    if leaves { Network::of(case).interface } else { "lo" }
 }

@@ -2,12 +2,14 @@
 
 use std::{
     future::Future,
-    io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{self, ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::Arc,
+    thread,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
+use rustix::net::{RecvFlags, SendFlags};
 use smcd::{
     FallbackReason, Promotion, SmcConfig, SmcStackStream, Stack as SmcdStack, Transport, blocking,
     dibs::loopback::DmbLimits,
@@ -21,19 +23,93 @@ use tokio::{
 use crate::{
     case::{Case, Stack},
     endpoints::Endpoints,
-    linux,
+    linux, machine,
     seen::Way,
+    talk::{ARRIVAL, RINGS, Talk},
 };
 
-/// A stream, and how its bytes travel.
-pub(crate) trait Party: Read + Write {
+/// A stream, and how its bytes travel. What is not there is asked for in no case.
+pub(crate) trait Party: Read + Write + Send {
     fn way(&self) -> Way {
         Way::Plain
+    }
+
+    /// Says that nothing more comes.
+    fn finish_writing(&mut self) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Writes and reads at the same time, until both are full.
+    fn both_ways(&mut self, _out: &[u8], _into: &mut [u8]) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn send_urgent(&mut self, _byte: u8) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// The peer's urgent byte, if it has come.
+    fn receive_urgent(&mut self) -> io::Result<u8> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Reads until the peer's reset, which has to come.
+    fn see_reset(&mut self) -> anyhow::Result<()> {
+        loop {
+            match self.read(&mut [0; 4096]) {
+                Ok(0) => bail!("an end, and no reset"),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
 /// Of Linux, by SMC or TCP. What it has become is for the statistics to say.
-impl Party for TcpStream {}
+impl Party for TcpStream {
+    fn finish_writing(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn both_ways(&mut self, out: &[u8], into: &mut [u8]) -> io::Result<()> {
+        let mut writer = self.try_clone()?;
+        thread::scope(|scope| {
+            let writing = scope.spawn(move || writer.write_all(out));
+            self.read_exact(into)?;
+            writing.join().unwrap_or_else(|_| Err(ErrorKind::Other.into()))
+        })
+    }
+
+    /// Linux says "pending" beside "present", and where its own reader sees that twice, the second time with nothing new, it
+    /// forgets the byte. Two signals that come together make it look so. Apart they do not.
+    fn send_urgent(&mut self, byte: u8) -> io::Result<()> {
+        thread::sleep(ARRIVAL);
+        Ok(rustix::net::send(self, &[byte], SendFlags::OOB | SendFlags::NOSIGNAL).map(drop)?)
+    }
+
+    fn receive_urgent(&mut self) -> io::Result<u8> {
+        let mut byte = [0];
+        match rustix::net::recv(self, &mut byte, RecvFlags::OOB | RecvFlags::DONTWAIT)? {
+            (1, _) => Ok(byte[0]),
+            _ => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Linux' SMC sockets read an end, and have the error for who asks.
+    fn see_reset(&mut self) -> anyhow::Result<()> {
+        let mut buf = [0; 4096];
+        let error = loop {
+            match self.read(&mut buf) {
+                Ok(0) => break self.take_error()?.context("an end, and no reset")?,
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        ensure!(error.kind() == ErrorKind::ConnectionReset, "no reset, but: {error}");
+        Ok(())
+    }
+}
 
 impl Party for blocking::SmcStream {
     fn way(&self) -> Way {
@@ -72,15 +148,55 @@ impl<S: AsyncWrite + Unpin> Write for OnTokio<S> {
     }
 }
 
-impl Party for OnTokio<smcd::SmcStream> {
+/// What the library's streams of tokio have in common, and is in no trait of tokio.
+pub(crate) trait Ours: AsyncRead + AsyncWrite + Unpin + Send {
+    fn transport(&self) -> Transport;
+    fn try_send_urgent(&self, byte: u8) -> io::Result<()>;
+    fn try_recv_urgent(&self) -> io::Result<u8>;
+}
+
+macro_rules! ours {
+    ($stream:ty) => {
+        impl Ours for $stream {
+            fn transport(&self) -> Transport {
+                self.transport()
+            }
+
+            fn try_send_urgent(&self, byte: u8) -> io::Result<()> {
+                self.try_send_urgent(byte)
+            }
+
+            fn try_recv_urgent(&self) -> io::Result<u8> {
+                self.try_recv_urgent()
+            }
+        }
+    };
+}
+
+ours!(smcd::SmcStream);
+ours!(SmcStackStream);
+
+impl<S: Ours> Party for OnTokio<S> {
     fn way(&self) -> Way {
         way_of(self.stream.transport())
     }
-}
 
-impl Party for OnTokio<SmcStackStream> {
-    fn way(&self) -> Way {
-        way_of(self.stream.transport())
+    fn finish_writing(&mut self) -> io::Result<()> {
+        self.runtime.block_on(self.stream.shutdown())
+    }
+
+    fn both_ways(&mut self, out: &[u8], into: &mut [u8]) -> io::Result<()> {
+        let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
+        let both = async { tokio::try_join!(writer.write_all(out), reader.read_exact(into)) };
+        self.runtime.block_on(both).map(drop)
+    }
+
+    fn send_urgent(&mut self, byte: u8) -> io::Result<()> {
+        self.stream.try_send_urgent(byte)
+    }
+
+    fn receive_urgent(&mut self) -> io::Result<u8> {
+        self.stream.try_recv_urgent()
     }
 }
 
@@ -93,15 +209,24 @@ fn way_of(transport: Transport) -> Way {
     }
 }
 
-/// Settings of one end: everybody is asked by the option, nobody is met in another way.
-fn config(case: &Case) -> anyhow::Result<SmcConfig> {
+/// Settings of one end: everybody is asked by the option, nobody is met in another way. Its devices are its own, so that
+/// there are no link groups of other cases.
+fn config(case: &Case, endpoints: Option<&Endpoints>) -> anyhow::Result<SmcConfig> {
     let everybody = ["0.0.0.0/0", "::/0"].into_iter().map(str::parse).collect::<Result<Vec<_>, _>>()?;
     let ueids = case.ueids.of_smcd().iter().map(|ueid| ueid.parse()).collect::<Result<Vec<_>, _>>()?;
-    Ok(SmcConfig::new()
-        .option_peers(everybody)
-        .ueids(ueids)
-        .promotion(Promotion::Off)
-        .stack(SmcdStack::with_loopback(DmbLimits::default())?))
+    let stack = match endpoints {
+        Some(endpoints) if case.has_region => SmcdStack::new(vec![Arc::new(endpoints.join_region()?)]),
+        None if case.has_region => SmcdStack::new(vec![Arc::new(machine::open_vfio()?)]),
+        _ => SmcdStack::with_loopback(DmbLimits::default())?,
+    };
+    Ok(SmcConfig::new().option_peers(everybody).ueids(ueids).promotion(Promotion::Off).stack(stack))
+}
+
+fn with_ring(config: SmcConfig, ring: Option<usize>) -> SmcConfig {
+    match ring {
+        Some(ring) => config.receive_buffer(ring),
+        None => config,
+    }
 }
 
 fn runtime() -> io::Result<Arc<Runtime>> {
@@ -126,22 +251,26 @@ impl Client {
     /// Endpoints are on the host alone.
     pub(crate) fn new(case: &Case, endpoints: Option<&Endpoints>) -> anyhow::Result<Self> {
         Ok(match (case.client, case.is_ipv6) {
-            (Stack::Smcd, false) => Self::Tokio(runtime()?, config(case)?),
-            (Stack::Smcd, true) => Self::Blocking(config(case)?),
-            (Stack::Endpoint, _) => Self::Endpoint(on_host(endpoints)?, config(case)?),
-            (Stack::Linux, _) => Self::Linux,
+            (Stack::Smcd, false) => Self::Tokio(runtime()?, config(case, None)?),
+            (Stack::Smcd, true) => Self::Blocking(config(case, None)?),
+            (Stack::Endpoint, _) => Self::Endpoint(on_host(endpoints)?, config(case, endpoints)?),
+            (Stack::Linux | Stack::Guest, _) => Self::Linux,
             (Stack::Tcp, _) => Self::Tcp,
         })
     }
 
-    pub(crate) fn connect(&self, address: SocketAddr) -> anyhow::Result<Box<dyn Party>> {
+    /// Connects; with a receive buffer of this size.
+    pub(crate) fn connect(&self, address: SocketAddr, ring: Option<usize>) -> anyhow::Result<Box<dyn Party>> {
         Ok(match self {
             Self::Tokio(runtime, config) => {
-                Box::new(OnTokio::of(runtime, smcd::SmcStream::connect_with(address, config))?)
+                let config = with_ring(config.clone(), ring);
+                Box::new(OnTokio::of(runtime, smcd::SmcStream::connect_with(address, &config))?)
             }
             Self::Blocking(config) => Box::new(blocking::SmcStream::connect_with(address, config)?),
-            Self::Endpoint(endpoints, config) => Box::new(endpoints.connect(address, config)?),
-            Self::Linux => Box::new(linux::connect(address)?),
+            Self::Endpoint(endpoints, config) => {
+                Box::new(endpoints.connect(address, &with_ring(config.clone(), ring))?)
+            }
+            Self::Linux => Box::new(linux::connect(address, ring)?),
             Self::Tcp => Box::new(TcpStream::connect(address)?),
         })
     }
@@ -149,10 +278,11 @@ impl Client {
 
 /// Takes them.
 pub(crate) enum Server {
-    Tokio(Arc<Runtime>, smcd::SmcListener),
+    Tokio(Arc<Runtime>, SmcConfig, Option<smcd::SmcListener>, SocketAddr),
     Blocking(blocking::SmcListener),
     Endpoint(Endpoints, StackListener, SmcConfig),
-    Other(TcpListener),
+    Linux(Option<TcpListener>, SocketAddr),
+    Tcp(TcpListener),
 }
 
 impl Server {
@@ -162,32 +292,62 @@ impl Server {
         address: SocketAddr,
         endpoints: Option<&Endpoints>,
     ) -> anyhow::Result<Self> {
+        // Where they are not as always, the first connection has the first of them.
+        let ring = RINGS.first().copied().filter(|_| case.talk == Talk::Rings);
         Ok(match (case.server, case.is_ipv6) {
             (Stack::Smcd, false) => {
-                let (runtime, config) = (runtime()?, config(case)?);
-                let listener = runtime.block_on(smcd::SmcListener::bind_with(address, config))?;
-                Self::Tokio(runtime, listener)
+                let (runtime, config) = (runtime()?, config(case, None)?);
+                let mut server = Self::Tokio(runtime, config, None, address);
+                server.listen_with(ring)?;
+                return Ok(server);
             }
-            (Stack::Smcd, true) => Self::Blocking(blocking::SmcListener::bind_with(address, config(case)?)?),
+            (Stack::Smcd, true) => {
+                Self::Blocking(blocking::SmcListener::bind_with(address, config(case, None)?)?)
+            }
             (Stack::Endpoint, _) => {
-                let endpoints = on_host(endpoints)?;
-                let listener = endpoints.listen(address, SynOption::Offer)?;
-                Self::Endpoint(endpoints, listener, config(case)?)
+                let (of_case, config) = (on_host(endpoints)?, config(case, endpoints)?);
+                let listener = of_case.listen(address, SynOption::Offer)?;
+                Self::Endpoint(of_case, listener, with_ring(config, ring))
             }
-            (Stack::Linux, _) => Self::Other(linux::listen(address)?),
-            (Stack::Tcp, _) => Self::Other(TcpListener::bind(address)?),
+            (Stack::Linux | Stack::Guest, _) => Self::Linux(Some(linux::listen(address, ring)?), address),
+            (Stack::Tcp, _) => Self::Tcp(TcpListener::bind(address)?),
         })
+    }
+
+    /// Connections that come from now on have a receive buffer of this size.
+    pub(crate) fn set_ring(&mut self, ring: usize) -> anyhow::Result<()> {
+        self.listen_with(Some(ring))
+    }
+
+    /// Listens, or listens anew: what is set of a listener later counts for nothing.
+    fn listen_with(&mut self, ring: Option<usize>) -> anyhow::Result<()> {
+        match self {
+            Self::Endpoint(_, _, config) => *config = with_ring(config.clone(), ring),
+            Self::Tokio(runtime, config, listener, address) => {
+                listener.take();
+                let config = with_ring(config.clone(), ring);
+                *listener = Some(runtime.block_on(smcd::SmcListener::bind_with(*address, config))?);
+            }
+            Self::Linux(listener, address) => {
+                listener.take();
+                *listener = Some(linux::listen(*address, ring)?);
+            }
+            Self::Tcp(_) | Self::Blocking(_) => bail!("has no such setting"),
+        }
+        Ok(())
     }
 
     pub(crate) fn accept(&self) -> anyhow::Result<Box<dyn Party>> {
         Ok(match self {
-            Self::Tokio(runtime, listener) => {
+            Self::Tokio(runtime, _, listener, _) => {
+                let listener = listener.as_ref().context("no listener")?;
                 let accepted = async { listener.accept().await.map(|(stream, _)| stream) };
                 Box::new(OnTokio::of(runtime, accepted)?)
             }
             Self::Blocking(listener) => Box::new(listener.accept()?.0),
             Self::Endpoint(endpoints, listener, config) => Box::new(endpoints.accept(listener, config)?),
-            Self::Other(listener) => Box::new(listener.accept()?.0),
+            Self::Linux(listener, _) => Box::new(listener.as_ref().context("no listener")?.accept()?.0),
+            Self::Tcp(listener) => Box::new(listener.accept()?.0),
         })
     }
 }

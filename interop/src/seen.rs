@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bench::Rates;
+
 /// Why an end was TCP, in Linux' numbers, or that it was not.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Way {
@@ -21,7 +23,7 @@ pub(crate) struct Counted {
     pub(crate) times: u16,
 }
 
-/// Both connections of a case.
+/// The connections of a case.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Seen {
     /// Name of the case.
@@ -31,6 +33,31 @@ pub(crate) struct Seen {
     /// The ways of the client's ends that are the library's, and those of the server's.
     pub(crate) client: Vec<Way>,
     pub(crate) server: Vec<Way>,
-    /// What Linux has counted meanwhile.
+    /// The fallbacks that Linux has counted meanwhile.
     pub(crate) counted: Vec<Counted>,
+    /// The connections of SMC-D that it has counted, as client and as server.
+    pub(crate) smcd: [u64; 2],
+    /// What its kernel said that is not well.
+    pub(crate) complaints: Vec<String>,
+    pub(crate) milliseconds: u64,
+}
+
+/// One measurement.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    /// Name of the case.
+    pub(crate) case: String,
+    pub(crate) rates: Rates,
+    /// The connections of SMC-D that Linux has counted meanwhile, as client and as server.
+    pub(crate) smcd: [u64; 2],
+}
+
+/// How the host's end of a connection ended with its machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Bereft {
+    pub(crate) milliseconds: u64,
+    /// What reading came to: an error, or an end.
+    pub(crate) read: Result<usize, String>,
+    /// What writing came to afterwards.
+    pub(crate) written: Result<usize, String>,
 }

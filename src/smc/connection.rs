@@ -106,7 +106,8 @@ pub(crate) struct Connection {
 fn producer_flags(sender: &Sender) -> ProducerFlags {
     let mut flags = ProducerFlags::empty();
     flags.set(ProducerFlags::WRITE_BLOCKED, sender.is_blocked());
-    flags.set(ProducerFlags::URGENT_PENDING | ProducerFlags::URGENT_PRESENT, sender.is_urgent());
+    // Not "pending" beside it, as Linux says: it forgets an urgent byte that it has when it sees that a second time.
+    flags.set(ProducerFlags::URGENT_PRESENT, sender.is_urgent());
     flags
 }
 

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     ByteCounts, EstablishError, Handshake, SmcConfig, Transport,
+    connection::Progress,
     in_band::{self, Client, Outcome},
     smcd::Smcd,
 };
@@ -125,6 +126,33 @@ impl SmcStackStream {
         match &self.path {
             Path::Smcd(smcd) => smcd.connection().byte_counts(),
             Path::Tcp(_) | Path::Undecided => ByteCounts::default(),
+        }
+    }
+
+    /// Sends an urgent byte, as `MSG_OOB` does on TCP.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is no room, or an urgent byte is still under way; `Unsupported` on TCP, where an [`Endpoint`]
+    /// has none; otherwise as for writing.
+    pub fn try_send_urgent(&self, byte: u8) -> io::Result<()> {
+        match self.smcd()?.connection().try_write_urgent(byte)? {
+            Progress::Done(_) => Ok(()),
+            Progress::Blocked | Progress::Eof => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Reads the urgent byte that the peer sent, ahead of normal data, as `MSG_OOB` does on TCP. Normal reading skips it.
+    ///
+    /// # Errors
+    /// `InvalidInput` if there is none, or it was read before; `Unsupported` on TCP; otherwise as for reading.
+    pub fn try_recv_urgent(&self) -> io::Result<u8> {
+        self.smcd()?.connection().try_read_urgent()?.ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+
+    fn smcd(&self) -> io::Result<&Smcd> {
+        match &self.path {
+            Path::Smcd(smcd) => Ok(smcd),
+            Path::Tcp(_) | Path::Undecided => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -17,12 +17,9 @@ use rustix::{
 };
 
 use super::socket::Socket;
-use crate::dibs::region::{
-    ivshmem::{
-        eventfd::Eventfd,
-        protocol::{MEMORY, MESSAGE, VERSION},
-    },
-    layout::MAX_SLOTS,
+use crate::dibs::region::ivshmem::{
+    eventfd::Eventfd,
+    protocol::{MEMORY, MESSAGE, VERSION},
 };
 
 /// So long a client may take to read what it is told first. Later it may take its time: it uses the memory, and its slot
@@ -54,16 +51,15 @@ struct Message {
     enclosure: Option<Enclosure>,
 }
 
-/// A client. What it has yet to be told is bounded: who went before this client heard of him is not mentioned.
+/// A client. It is told all that it will ever hear at once.
 #[derive(Debug)]
 pub(super) struct Client {
     socket: Socket,
-    bells: Vec<Arc<Eventfd>>,
+    /// The doorbells of its slot.
+    bells: Arc<[Arc<Eventfd>]>,
     outgoing: VecDeque<Message>,
     /// Bytes of the first message that are on their way.
     begun: usize,
-    /// Others that it was told of, and not of their end.
-    told: [bool; MAX_SLOTS],
     /// Until when it has to have read what it is told first.
     welcome: Option<Instant>,
     /// When to try again, if the system has no room.
@@ -71,17 +67,16 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client that has so many doorbells.
-    pub(super) fn new(socket: Socket, vectors: usize, now: Instant) -> Result<Self> {
-        Ok(Self {
+    /// A client that has these doorbells.
+    pub(super) fn new(socket: Socket, bells: Arc<[Arc<Eventfd>]>, now: Instant) -> Self {
+        Self {
             socket,
-            bells: (0..vectors).map(|_| Eventfd::new().map(Arc::new)).collect::<Result<_>>()?,
+            bells,
             outgoing: VecDeque::new(),
             begun: 0,
-            told: [false; MAX_SLOTS],
             welcome: Some(now + PATIENCE),
             retry: None,
-        })
+        }
     }
 
     /// Rings its first doorbell.
@@ -98,29 +93,10 @@ impl Client {
         self.tell(MEMORY, Some(Enclosure::Memory(memory.clone())));
     }
 
-    /// The doorbells of a client: another, or, at the end of what it hears first, itself.
+    /// The doorbells of a slot: another, or, at the end of what it hears, its own.
     pub(super) fn tell_bells(&mut self, id: usize, bells: &[Arc<Eventfd>]) {
         for bell in bells {
             self.tell(number(id), Some(Enclosure::Bell(bell.clone())));
-        }
-    }
-
-    /// Its own doorbells, to be told to others.
-    pub(super) fn bells(&self) -> Vec<Arc<Eventfd>> {
-        self.bells.clone()
-    }
-
-    /// Another client has gone.
-    pub(super) fn tell_end(&mut self, id: usize) {
-        let mut position = 0;
-        let begun = self.begun > 0;
-        self.outgoing.retain(|message| {
-            let is_under_way = begun && position == 0;
-            position += 1;
-            is_under_way || message.value != number(id) || message.enclosure.is_none()
-        });
-        if self.told.get_mut(id).is_some_and(std::mem::take) {
-            self.tell(number(id), None);
         }
     }
 
@@ -152,11 +128,6 @@ impl Client {
 
     fn sent(&mut self, bytes: usize) {
         self.begun += bytes;
-        if let Some(Message { value, enclosure: Some(Enclosure::Bell(_)) }) = self.outgoing.front()
-            && let Some(told) = usize::try_from(*value).ok().and_then(|id| self.told.get_mut(id))
-        {
-            *told = true;
-        }
         if self.begun >= MESSAGE {
             self.begun = 0;
             self.outgoing.pop_front();
@@ -194,11 +165,6 @@ impl Client {
             return Err(Errno::TIMEDOUT);
         }
         if self.retry.is_some_and(|retry| retry <= now) { self.flush(now) } else { Ok(()) }
-    }
-
-    #[cfg(test)]
-    pub(super) fn untold(&self) -> usize {
-        self.outgoing.len()
     }
 }
 

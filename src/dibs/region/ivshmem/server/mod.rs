@@ -46,7 +46,9 @@ pub struct FabricServer {
     connections: Connections,
     /// By number, for each slot.
     clients: Vec<Option<Client>>,
-    vectors: usize,
+    /// Doorbells of each slot, whoever has it. QEMU 7.2 uses freed memory if an id that it was told is gone comes back, so
+    /// nobody is told of others that come or go: the connections page says so.
+    bells: Vec<Arc<[Arc<Eventfd>]>>,
     stop: Arc<Eventfd>,
     /// Nobody is accepted until then.
     pause: Option<Instant>,
@@ -73,13 +75,17 @@ impl FabricServer {
         let file = sized_memory("smcd-region", geometry.bytes())?;
         let memory = Memory::map(&file, geometry.bytes())?;
         format(&memory, &geometry)?;
+        let bells_of_slot = |_| {
+            (0..settings.vectors).map(|_| Eventfd::new().map(Arc::new)).collect::<rustix::io::Result<_>>()
+        };
+        let bells = (0..geometry.slots()).map(bells_of_slot).collect::<rustix::io::Result<_>>()?;
         Ok(Self {
             entrance: Entrance::open(path.as_ref())?,
             file: Arc::new(file),
             memory,
             connections: Connections::new(),
             clients: (0..geometry.slots()).map(|_| None).collect(),
-            vectors: settings.vectors,
+            bells,
             stop: Arc::new(Eventfd::new()?),
             pause: None,
         })
@@ -195,21 +201,15 @@ impl FabricServer {
     /// Makes a client of it, if there is a number for it.
     fn admit(&mut self, socket: Socket, now: Instant) {
         let Some(id) = self.free_number(now) else { return };
-        let Ok(mut client) = Client::new(socket, self.vectors, now) else {
-            self.pause = Some(now + PAUSE);
-            return;
-        };
+        let Some(own) = self.bells.get(id) else { return };
+        let mut client = Client::new(socket, own.clone(), now);
         client.introduce(id, &self.file);
-        let bells = client.bells();
-        // First the page: who hears of the client finds it there.
-        self.connections.set(&self.memory, id, true);
-        for (other, present) in self.clients.iter_mut().enumerate() {
-            if let Some(present) = present {
-                client.tell_bells(other, &present.bells());
-                present.tell_bells(id, &bells);
-            }
+        for (other, bells) in self.bells.iter().enumerate().filter(|(other, _)| *other != id) {
+            client.tell_bells(other, bells);
         }
-        client.tell_bells(id, &bells);
+        client.tell_bells(id, own);
+        // Who hears of the client finds it on the page.
+        self.connections.set(&self.memory, id, true);
         // The others first: who is told last of all that it is there finds that they know.
         self.announce(now);
         let _ = client.flush(now);
@@ -224,9 +224,6 @@ impl FabricServer {
             return;
         }
         self.connections.set(&self.memory, id, false);
-        for other in self.clients.iter_mut().flatten() {
-            other.tell_end(id);
-        }
         self.announce(now);
     }
 

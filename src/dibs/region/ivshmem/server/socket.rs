@@ -25,13 +25,6 @@ use crate::unix::closer;
 #[derive(Debug)]
 pub(super) struct Socket(Option<OwnedFd>);
 
-#[cfg(test)]
-impl Socket {
-    pub(super) fn of(fd: OwnedFd) -> Self {
-        Self(Some(fd))
-    }
-}
-
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
