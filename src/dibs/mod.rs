@@ -9,12 +9,15 @@
 //! |---|---|---|---|
 //! | [`loopback`] | sealed memfd | socket pair, futex | the processes of one network namespace |
 //! | [`region`] | one shared region: a file, a DAX device, ivshmem | looking, eventfd, MSI-X | processes, virtual machines, hosts |
+//! | [`ism`] | memory that a PCI function knows | its interrupt | the systems of a machine (IBM Z), or a model of them |
 
 mod barrier;
 mod bell;
 mod device;
 mod error;
+mod eventfd;
 mod id;
+pub mod ism;
 pub mod loopback;
 mod memory;
 mod parking;

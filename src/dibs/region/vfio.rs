@@ -35,14 +35,10 @@ use vfio_ioctls::{VfioContainer, VfioDevice, VfioError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{
-    LayoutError, Region, RegionError,
-    attachment::Attachment,
-    device::Manner,
-    file::geometry_of,
-    ivshmem::{Eventfd, connections},
-    layout::Liveness,
+    LayoutError, Region, RegionError, attachment::Attachment, device::Manner, file::geometry_of,
+    ivshmem::connections, layout::Liveness,
 };
-use crate::dibs::{DeviceError, Memory};
+use crate::dibs::{DeviceError, Memory, eventfd::Eventfd};
 
 /// Vendor and device of the function.
 const IVSHMEM: u32 = 0x1110_1af4;

@@ -17,12 +17,12 @@ use rustix::{
 };
 
 use super::socket::Socket;
-use crate::dibs::region::{
-    ivshmem::{
-        eventfd::Eventfd,
-        protocol::{MEMORY, MESSAGE, VERSION},
+use crate::dibs::{
+    eventfd::Eventfd,
+    region::{
+        ivshmem::protocol::{MEMORY, MESSAGE, VERSION},
+        layout::MAX_SLOTS,
     },
-    layout::MAX_SLOTS,
 };
 
 /// So long a client may take to read what it is told first. Later it may take its time: it uses the memory, and its slot

@@ -25,9 +25,9 @@ use self::{
     client::Client,
     socket::{Entrance, Socket},
 };
-use super::{connections::Connections, eventfd::Eventfd};
+use super::connections::Connections;
 use crate::{
-    dibs::{Memory, region::file::format},
+    dibs::{Memory, eventfd::Eventfd, region::file::format},
     unix::{closer, sized_memory},
 };
 

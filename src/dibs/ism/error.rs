@@ -1,0 +1,29 @@
+//! Why there is no device on a function.
+
+use std::io;
+
+use crate::dibs::DeviceError;
+
+/// Why a function cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IsmError {
+    /// It is something else.
+    #[error("the function is no ISM device but {0:#010x}")]
+    OtherDevice(u32),
+    /// A way to a function has a window that DMBs do not fit in, or stores nothing.
+    #[error("the function has no room for buffers, or takes no data")]
+    Useless,
+    /// It refuses to begin.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A system call failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<rustix::io::Errno> for IsmError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}

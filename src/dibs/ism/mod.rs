@@ -1,0 +1,24 @@
+//! IBM's ISM: a PCI function for each system, all on one fabric, and the hardware moves the data.
+//!
+//! The function is reached from user space as VFIO offers it ([`Transport`]). A program that has one ([`Ism`]) tells it of
+//! memory of its own: of a page in which the function says what was signalled, of an event queue, and of each DMB. Data for
+//! the DMBs of others is stored into BAR 0 of the function, one block for each page that it touches; commands go through a
+//! mailbox in BAR 2.
+//!
+//! The hardware is that of IBM Z. [`soft`] has the same in software.
+
+mod addresses;
+mod command;
+mod device;
+mod dmbs;
+mod error;
+mod events;
+mod function;
+mod signals;
+pub mod soft;
+mod store;
+mod transport;
+
+pub use device::Ism;
+pub use error::IsmError;
+pub use transport::{Description, Transport};
