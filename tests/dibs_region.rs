@@ -95,7 +95,7 @@ fn regions_of_servers_are_no_files() {
     assert!(matches!(Region::connect("/nonexistent"), Err(ConnectError::Connect(_))));
 }
 
-/// In a virtual machine: three functions that are bound to `vfio-pci`, named in `SMCD_TEST_VFIO` (`interop/vfio`).
+/// In a virtual machine: three functions that are bound to `vfio-pci`, named in `SMCD_TEST_VFIO` (`interop/devices`).
 #[cfg(feature = "vfio")]
 #[test]
 fn conforms_over_vfio() {
@@ -105,16 +105,33 @@ fn conforms_over_vfio() {
     };
     let addresses: Vec<_> = addresses.split_whitespace().collect();
     let addresses: [&str; 3] = addresses.try_into().unwrap();
-    conformance::check(|| addresses.map(|address| Arc::new(open_vfio(address)) as Arc<dyn Device>));
+    conformance::check(|| {
+        addresses.map(|address| Arc::new(once_free(|| Region::open_vfio(address))) as Arc<dyn Device>)
+    });
 }
 
-/// A function is free again once the thread of the device before has ended.
-#[cfg(feature = "vfio")]
-fn open_vfio(address: &str) -> Region {
+/// In a virtual machine: a DAX device, named in `SMCD_TEST_DAX` (`interop/devices`). What is in it is lost.
+#[test]
+fn conforms_over_dax() {
+    let Ok(device) = std::env::var("SMCD_TEST_DAX") else {
+        eprintln!("SKIPPED: SMCD_TEST_DAX does not name a device");
+        return;
+    };
+    for liveness in [Liveness::Heartbeats, Liveness::Locks] {
+        let geometry = Geometry::new(16 << 20, 4, 64, REGION_FABRIC, liveness).unwrap();
+        conformance::check(|| {
+            Region::create(&device, &geometry).unwrap();
+            [0, 1, 2].map(|slot| Arc::new(once_free(|| Region::open_slot(&device, slot))) as Arc<dyn Device>)
+        });
+    }
+}
+
+/// A function or slot is free again once the thread of the device before has ended.
+fn once_free<E: std::fmt::Display>(open: impl Fn() -> Result<Region, E>) -> Region {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
-        match Region::open_vfio(address) {
-            Err(error) if Instant::now() > until => panic!("{address}: {error}"),
+        match open() {
+            Err(error) if Instant::now() > until => panic!("{error}"),
             Err(_) => thread::sleep(Duration::from_millis(20)),
             Ok(region) => return region,
         }

@@ -60,7 +60,7 @@ impl Random {
             // What stands elsewhere: GIDs and tokens of others, their cursors.
             3 => {
                 let mut word = [0; 8];
-                let _ = region.read_at(&mut word, self.next() % (8192 + 4 * AREA) & !7);
+                let _ = region.read_at(&mut word, (self.next() % (8192 + 4 * AREA)) & !7);
                 u64::from_le_bytes(word)
             }
             _ => self.next(),
@@ -83,7 +83,7 @@ impl Scribbler {
             let (mut random, mut count) = (Random(0x9e37_79b9_7f4a_7c15), 0);
             while !until.load(Ordering::Relaxed) {
                 let range = &ranges[random.next() as usize % ranges.len()];
-                let at = range.start + random.next() % (range.end - range.start) & !7;
+                let at = (range.start + random.next() % (range.end - range.start)) & !7;
                 region.write_all_at(&random.value(&region).to_le_bytes(), at).unwrap();
                 count += 1;
             }

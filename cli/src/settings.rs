@@ -21,6 +21,10 @@ pub(crate) struct Settings {
     /// Where connections between containers meet: a directory that they share [environment: SMCD_RUNTIME_DIR].
     #[arg(long, value_name = "DIRECTORY")]
     runtime_dir: Option<PathBuf>,
+    /// Peers to be asked by the SMC option of TCP, such as 10.0.0.0/8,fd00::/8; see syn-option
+    /// [environment: SMCD_OPTION_PEERS].
+    #[arg(long, value_name = "PREFIXES", value_parser = valid("SMCD_OPTION_PEERS"))]
+    option_peers: Option<String>,
     /// Report what happens, to the standard error stream or a file [environment: SMCD_DEBUG].
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     debug: Option<OsString>,
@@ -37,6 +41,7 @@ impl Settings {
             ("SMCD_OBSERVE", (self.promotion.as_deref() == Some("off")).then(|| "1".into())),
             ("SMCD_BUSY_POLL", text(&self.busy_poll)),
             ("SMCD_RUNTIME_DIR", self.runtime_dir.clone().map(PathBuf::into_os_string)),
+            ("SMCD_OPTION_PEERS", text(&self.option_peers)),
             ("SMCD_DEBUG", self.debug.clone()),
         ]
         .into_iter()

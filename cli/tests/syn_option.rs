@@ -2,6 +2,7 @@
 //! that takes the programs, and the programs `ip`, `mount`, `nsenter` and `unshare`.
 #![allow(missing_docs)]
 
+mod enabled;
 #[path = "../../tests/common/namespace.rs"]
 mod namespace;
 #[path = "../../tests/common/process.rs"]
@@ -13,11 +14,12 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
+use enabled::Enabled;
 use namespace::SERVER;
 use process::{pattern, role};
 use rustix::net::{AddressFamily, SocketType};
@@ -30,75 +32,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Bytes that go each way.
 const PAYLOAD: usize = 300_000;
 
-/// A cgroup to which the programs are attached, and the BPF file system that keeps them.
-struct Enabled {
-    cgroup: PathBuf,
-    bpffs: tempfile::TempDir,
+/// Runs the test function in a process that is served, and to its end.
+fn run(enabled: &Enabled, test: &str, argument: &str) {
+    let mut child = process::spawn(test, argument);
+    enabled.serve(child.id());
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
-impl Enabled {
-    /// `None` if that cannot be here; says why.
-    fn new(name: &str) -> Option<Self> {
-        if !namespace::can_be_made() {
-            eprintln!("SKIPPED: needs root, `ip`, `nsenter` and `unshare`");
-            return None;
-        }
-        let Some(root) = cgroup_root() else {
-            eprintln!("SKIPPED: no cgroup v2 file system is mounted");
-            return None;
-        };
-        let bpffs = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(bpffs.path()).output();
-        if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-            eprintln!("SKIPPED: the BPF file system cannot be mounted");
-            return None;
-        }
-        let cgroup = root.join(format!("smcd-{name}-{}", std::process::id()));
-        fs::create_dir(&cgroup).unwrap();
-        let enabled = Self { cgroup, bpffs };
-        let done = enabled.smcdctl("enable");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        Some(enabled)
-    }
-
-    fn smcdctl(&self, verb: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_smcdctl"))
-            .args(["syn-option", verb, "--cgroup"])
-            .arg(&self.cgroup)
-            .arg("--bpffs")
-            .arg(self.bpffs.path())
-            .output()
-            .unwrap()
-    }
-
-    /// Has the programs serve this process.
-    fn serve(&self, process: u32) {
-        fs::write(self.cgroup.join("cgroup.procs"), process.to_string()).unwrap();
-    }
-
-    /// Runs the test function in a process that is served, and to its end.
-    fn run(&self, test: &str, argument: &str) {
-        let mut child = process::spawn(test, argument);
-        self.serve(child.id());
-        child.stdin.take().unwrap().write_all(b"\n").unwrap();
-        assert!(child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Enabled {
-    fn drop(&mut self) {
-        // With the file system go the pins, and with them the programs. A cgroup in which a process still ends is kept.
-        let _ = Command::new("umount").arg(self.bpffs.path()).status();
-        let _ = fs::remove_dir(&self.cgroup);
-    }
-}
-
-fn cgroup_root() -> Option<PathBuf> {
-    let mounts = procfs::process::Process::myself().ok()?.mountinfo().ok()?;
-    mounts.into_iter().find(|mount| mount.fs_type == "cgroup2").map(|mount| mount.mount_point)
-}
-
-/// In a process that [`Enabled::run`] has started.
+/// In a process that [`run`] has started.
 fn wait_to_be_served() {
     std::io::stdin().lines().next();
 }
@@ -301,7 +243,7 @@ fn served(test: &str, name: &str, body: impl FnOnce()) {
         return body();
     }
     if let Some(enabled) = Enabled::new(name) {
-        enabled.run(test, "served");
+        run(&enabled, test, "served");
     }
 }
 

@@ -27,7 +27,7 @@ use rustix::{
     },
     io::{Errno, fcntl_dupfd_cloexec, read, write},
 };
-use smcd::raw::{Awake, Kept};
+use smcd::raw::{Awake, Kept, Shaken};
 
 use crate::{
     settings,
@@ -109,6 +109,14 @@ enum Controlled {
     Known,
 }
 
+/// Who watches a connection.
+pub(crate) enum By {
+    Us,
+    /// For this.
+    Kernel(Interest),
+    Nobody,
+}
+
 /// How long to ask the kernel for.
 pub(crate) type Limit = Option<Duration>;
 
@@ -144,7 +152,7 @@ impl Epoll {
         let interest = event.map(|event| Interest { events: event.events, data: event.u64 });
         // Held while the kernel does it: who takes the connection over finds what the kernel watches it for.
         let mut watchers = stream.watchers.hold();
-        if stream.raw.has_rings() {
+        if stream.raw.has_rings() || stream.raw.is_shaking() {
             let mut state = self.state();
             if let Some(done) = self.control_own(&mut state, op, fd, interest, stream, &mut watchers) {
                 let is_new = matches!(done, Ok(Controlled::Added));
@@ -158,10 +166,7 @@ impl Epoll {
         }
         let result = kernel();
         if result == 0 {
-            match interest {
-                Some(interest) if op != libc::EPOLL_CTL_DEL => watchers.add(self, fd, Some(interest)),
-                _ => watchers.remove(self, fd),
-            }
+            watchers.controlled(self, op, fd, interest);
         }
         Ok(result)
     }
@@ -259,9 +264,14 @@ impl Epoll {
         stream: &Arc<Stream>,
         interest: Interest,
     ) -> Result<(), Errno> {
-        stream.raw.is_watched();
         state.watches.insert(fd, stream.clone(), interest);
         self.wake();
+        self.enter(stream)
+    }
+
+    /// Has the shadow watch what brings news of a connection.
+    fn enter(&self, stream: &Arc<Stream>) -> Result<(), Errno> {
+        stream.raw.is_watched();
         let Ok(shadow) = self.shadow() else {
             // No descriptor is left. So nobody wakes those who sleep: they wake up by themselves.
             self.is_blind.store(true, Ordering::Relaxed);
@@ -279,6 +289,14 @@ impl Epoll {
             Err(Errno::EXIST) => Ok(()),
             result => result,
         };
+        if let Some((socket, timer)) = stream.raw.shaking_on() {
+            enter(socket.as_fd(), address | OF_TCP, edges)?;
+            match timer {
+                Some(timer) => enter(timer.as_fd(), address | OF_TCP, EventFlags::IN | EventFlags::ET)?,
+                None => self.is_blind.store(true, Ordering::Relaxed),
+            }
+            return Ok(());
+        }
         enter(stream.raw.as_fd(), address | OF_TCP, edges)?;
         if let Some(doorbell) = stream.raw.doorbell() {
             enter(doorbell, address, EventFlags::IN | EventFlags::ET)?;
@@ -292,8 +310,42 @@ impl Epoll {
         {
             // Others may hold the same sockets; so they do not leave the shadow by being closed.
             let _ = epoll::delete(&shadow.instance, stream.raw.as_fd());
+            if let Some((socket, timer)) = stream.raw.shaking_on() {
+                let _ = epoll::delete(&shadow.instance, &*socket);
+                let _ = timer.map(|timer| epoll::delete(&shadow.instance, &*timer));
+            }
             if let Some(doorbell) = stream.raw.doorbell() {
                 let _ = epoll::delete(&shadow.instance, doorbell);
+            }
+        }
+    }
+
+    /// The handshake of a connection that we watch is over: the kernel goes on, unless there are rings.
+    pub(crate) fn has_shaken(&self, fd: c_int, stream: &Arc<Stream>, shaken: &Shaken) -> By {
+        let mut state = self.state();
+        if let Some(shadow) = self.shadow.get() {
+            // Another descriptor of the program's may have done so for it.
+            let _ = epoll::delete(&shadow.instance, shaken);
+        }
+        let Some(own) = self.own.as_ref().filter(|_| !stream.raw.has_rings()) else {
+            if self.enter(stream).is_err() {
+                settings::say(|| format!("epoll: fd {fd} could not be watched"));
+            }
+            state.watches.heat(fd);
+            self.wake();
+            return By::Us;
+        };
+        let interest = state.watches.interest(fd);
+        self.unwatch(&mut state, fd);
+        let Some(interest) = interest else { return By::Nobody };
+        // SAFETY: the number is that of the stream, which the program has not closed: then nobody would watch it.
+        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+        let events = EventFlags::from_bits_retain(interest.events);
+        match epoll::add(own, socket, EventData::new_u64(interest.data), events) {
+            Ok(()) => By::Kernel(interest),
+            Err(errno) => {
+                settings::say(|| format!("epoll: fd {fd} could not be given back: {errno}"));
+                By::Nobody
             }
         }
     }
@@ -415,6 +467,8 @@ impl Epoll {
         let asked = if self.settle() { None } else { Some(self.ask(out, limit, ask)) };
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         if is_blind {
+            let shaking = self.state().watches.shaking();
+            shaking.iter().for_each(Stream::has_news);
             self.state().watches.heat_all();
         }
         asked
@@ -506,9 +560,7 @@ impl Epoll {
                     }
                 }
             }
-            for stream in tcp {
-                stream.tcp_has_news();
-            }
+            tcp.iter().for_each(Stream::has_news);
             if !matches!(taken, Ok(BATCH)) {
                 return;
             }

@@ -21,7 +21,7 @@ use crate::{
     process,
     real::hook,
     stream::{Grace, Stream},
-    table::{self, Entry},
+    table::{self, Entry, Kind},
 };
 
 /// What is kept during a fork: the connections, and that nothing happens in them.
@@ -82,6 +82,8 @@ extern "C" fn before() {
     errno::quietly(|| {
         let alone = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
         let streams: Vec<_> = streams().into_iter().map(|(stream, _)| stream).collect();
+        let grace = Grace::begin();
+        streams.iter().for_each(|stream| stream.settles_for_fork(&grace));
         let child = if streams.is_empty() { None } else { family::announce() };
         for stream in &streams {
             stream.share_with(child);
@@ -138,6 +140,11 @@ fn adopt() {
         }
     }
     for fd in table::within(0, table::LEN) {
+        if table::kind(fd) == Kind::Watched {
+            // By instances of the parent.
+            table::take(fd);
+            table::is_socket(fd);
+        }
         if let Some(epoll) = table::epoll(fd) {
             epoll.dissolve();
             table::take(fd);

@@ -7,7 +7,7 @@ use std::{
 
 use libc::{c_int, pollfd};
 use smallvec::SmallVec;
-use smcd::raw::{Awake, Cause};
+use smcd::raw::{self, Awake, Cause};
 
 use crate::{
     epoll::Epoll,
@@ -39,12 +39,13 @@ impl Ours {
             let Some(entry) = table::entry(fd.fd) else { continue };
             match entry.as_deref() {
                 Some(Entry::Stream(stream)) => match stream.way_in() {
-                    Way::Kernel => {}
+                    // With a handshake, what is asked for is what it waits for ([`shaking`]).
+                    Way::Kernel | Way::Unsettled => {}
                     Way::Counted => ours.kernel.push(stream.clone()),
                     Way::Rings => ours.rings.push((at, stream.clone())),
                 },
                 Some(Entry::Epoll(epoll)) => ours.epolls.push(epoll.clone()),
-                None => {}
+                Some(Entry::Watched(_)) | None => {}
             }
         }
         ours
@@ -75,8 +76,71 @@ impl Drop for Ours {
     }
 }
 
+/// Connections whose handshake is not over, and their places. Goes on with them.
+fn shaking(fds: &[pollfd]) -> SmallVec<[(usize, Arc<Stream>); 4]> {
+    let streams = fds.iter().enumerate().filter_map(|(at, fd)| Some((at, table::stream(fd.fd)?)));
+    streams.filter(|(_, stream)| stream.raw.is_shaking() && stream.shake().is_none()).collect()
+}
+
 /// Waits as `poll` does. `ask` asks the kernel: about what, and for how long.
 pub(crate) fn poll(
+    fds: &mut [pollfd],
+    limit: Option<Duration>,
+    mut ask: impl FnMut(&mut [pollfd], Option<Duration>) -> c_int,
+) -> c_int {
+    if !raw::is_any_shaking() {
+        return poll_settled(fds, limit, &mut ask);
+    }
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    loop {
+        let shaking = shaking(fds);
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if shaking.is_empty() {
+            return poll_settled(fds, left, &mut ask);
+        }
+        // Nothing is known of these, and the program waits for what they wait for.
+        let mut asked: SmallVec<[pollfd; 16]> = SmallVec::from_slice(fds);
+        let mut pause = left;
+        for (at, stream) in &shaking {
+            let Some(need) = stream.raw.need() else { continue };
+            let Some(place) = asked.get_mut(*at) else { continue };
+            place.events = need.events;
+            if need.events == 0 {
+                place.fd = -1;
+            }
+            if let Some(until) = need.until {
+                let time = until.saturating_duration_since(Instant::now());
+                pause = Some(pause.map_or(time, |pause| pause.min(time)));
+            }
+        }
+        let result = poll_settled(&mut asked, pause, &mut ask);
+        if result < 0 {
+            return result;
+        }
+        for (fd, asked) in fds.iter_mut().zip(&asked) {
+            fd.revents = asked.revents;
+        }
+        for (at, _) in &shaking {
+            if let Some(fd) = fds.get_mut(*at) {
+                fd.revents = 0;
+            }
+        }
+        let ready = count(fds);
+        if ready > 0 {
+            return ready;
+        }
+        if result == 0 && pause == left && left.is_some() {
+            // One more step may have been the last; then the time is over.
+            let all_wait = self::shaking(fds).len() == shaking.len();
+            if all_wait {
+                return 0;
+            }
+        }
+    }
+}
+
+/// As [`poll`], where no handshake comes first.
+fn poll_settled(
     fds: &mut [pollfd],
     limit: Option<Duration>,
     mut ask: impl FnMut(&mut [pollfd], Option<Duration>) -> c_int,

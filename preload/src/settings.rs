@@ -23,6 +23,9 @@ static CONFIG: ArcSwapOption<SmcConfig> = ArcSwapOption::const_empty();
 /// Most descriptors that we may have.
 static MAY_KEEP: AtomicUsize = AtomicUsize::new(0);
 
+/// The SMC option is to be asked for.
+static ASKS: AtomicBool = AtomicBool::new(false);
+
 /// The program does something that we cannot see.
 static IS_OFF: AtomicBool = AtomicBool::new(false);
 
@@ -36,6 +39,7 @@ pub(crate) fn config() -> Arc<SmcConfig> {
         SmcConfig::default()
     });
     let config = Arc::new(config);
+    ASKS.store(raw::wants_option(&config), Ordering::Relaxed);
     CONFIG.store(Some(config.clone()));
     config
 }
@@ -47,17 +51,26 @@ pub(crate) fn load_limits() {
     MAY_KEEP.store(usize::try_from(limit / 2).unwrap_or(usize::MAX), Ordering::Relaxed);
 }
 
-/// True if connections are to be promoted, or at least looked at.
+/// True if connections are to become SMC-D, or at least to be looked at.
 pub(crate) fn is_wanted() -> bool {
     let config = config();
-    config.promotion != smcd::Promotion::Off || config.observe
+    config.promotion != smcd::Promotion::Off || config.observe || asks()
+}
+
+/// True if there are peers that are to be asked by the SMC option.
+#[inline]
+pub(crate) fn asks() -> bool {
+    ASKS.load(Ordering::Relaxed)
+}
+
+/// True if the program does something that we cannot see.
+pub(crate) fn is_off() -> bool {
+    IS_OFF.load(Ordering::Relaxed)
 }
 
 /// True if there are descriptors for one more promoted connection.
 pub(crate) fn may_promote() -> bool {
-    raw::kept() + NEEDED <= MAY_KEEP.load(Ordering::Relaxed)
-        && !reserve::is_used()
-        && !IS_OFF.load(Ordering::Relaxed)
+    raw::kept() + NEEDED <= MAY_KEEP.load(Ordering::Relaxed) && !reserve::is_used() && !is_off()
 }
 
 /// From now on nothing is promoted, for this reason.

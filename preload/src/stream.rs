@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -23,7 +24,7 @@ use rustix::{
 };
 use smcd::{
     FallbackReason,
-    raw::{DemoteError, Patience, RawStream, Socket},
+    raw::{DemoteError, Patience, RawStream, Shaken, Socket},
 };
 
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
     fork,
     iov::Room,
     settings, signals,
-    watchers::Watchers,
+    watchers::{HeldWatchers, Watchers},
 };
 
 /// Bytes that are read at a time when they are only to be thrown away.
@@ -68,6 +69,8 @@ pub(crate) enum Way {
     Counted,
     /// To the rings.
     Rings,
+    /// Nowhere yet: a handshake comes first ([`Stream::settle`]).
+    Unsettled,
 }
 
 /// A connection of the program.
@@ -109,6 +112,26 @@ impl Stream {
         // SAFETY: the number is one of those in `numbers`, which is told when the program closes one.
         let socket = unsafe { Socket::new(fd) };
         Arc::new(Self::beside(RawStream::new(socket, settings::config()).into(), vec![fd], None))
+    }
+
+    /// A socket that has asked for the SMC option and is about to connect to this address. `None` if there are no
+    /// descriptors.
+    pub(crate) fn connecting(fd: c_int, peer: SocketAddr) -> Option<Arc<Self>> {
+        Self::shaking(fd, |socket| RawStream::connecting(socket, settings::config(), peer))
+    }
+
+    /// A socket that has just been accepted, and has the SMC option. `None` as above.
+    pub(crate) fn accepted(fd: c_int, peer: IpAddr, may_agree: bool) -> Option<Arc<Self>> {
+        Self::shaking(fd, |socket| RawStream::accepted(socket, settings::config(), peer, may_agree))
+    }
+
+    fn shaking(fd: c_int, raw: impl FnOnce(Socket) -> io::Result<RawStream>) -> Option<Arc<Self>> {
+        fork::watch();
+        // SAFETY: as in `new`.
+        let raw = raw(unsafe { Socket::new(fd) }).ok()?;
+        let stream = Self::beside(raw.into(), vec![fd], None);
+        stream.load_options();
+        Some(Arc::new(stream))
     }
 
     fn beside(raw: Arc<RawStream>, numbers: Vec<c_int>, slot: Option<&'static Slot>) -> Self {
@@ -205,6 +228,7 @@ impl Stream {
 
     /// The program has closed the connection.
     fn close(&self) {
+        drop(self.raw.drop_handshake());
         let slot = lock(&self.slot).take();
         let Some(slot) = slot.filter(|_| self.raw.is_shared()) else { return };
         if slot.is_ours_alone() {
@@ -223,22 +247,28 @@ impl Stream {
     /// The socket will be used in a way that passes us by, for this reason: it is given back to TCP. What has come by the
     /// ring and was not read is sent once more by the peer. Should it not answer, that is still read here first, by those
     /// that have the stream; others never see it.
-    pub(crate) fn leaves_us(&self, why: &str) {
+    pub(crate) fn leaves_us(self: &Arc<Self>, why: &str) {
         self.leaves_us_within(why, &Grace::begin());
     }
 
     /// As [`Stream::leaves_us`], as one of several that leave.
-    pub(crate) fn leaves_us_within(&self, why: &str, grace: &Grace) {
-        self.leave(why, |raw| raw.demote(grace.left()));
+    pub(crate) fn leaves_us_within(self: &Arc<Self>, why: &str, grace: &Grace) {
+        self.leave(why, grace, |raw| raw.demote(grace.left()));
     }
 
     /// As [`Stream::leaves_us_within`], but only if there is nothing that others would never see. False if there is: then
     /// it goes on as before.
-    pub(crate) fn leaves_us_wholly(&self, why: &str, grace: &Grace) -> bool {
-        self.leave(why, |raw| raw.demote_wholly(grace.left()).map(|()| 0))
+    pub(crate) fn leaves_us_wholly(self: &Arc<Self>, why: &str, grace: &Grace) -> bool {
+        self.leave(why, grace, |raw| raw.demote_wholly(grace.left()).map(|()| 0))
     }
 
-    fn leave(&self, why: &str, demote: impl FnOnce(&RawStream) -> Result<usize, DemoteError>) -> bool {
+    fn leave(
+        self: &Arc<Self>,
+        why: &str,
+        grace: &Grace,
+        demote: impl FnOnce(&RawStream) -> Result<usize, DemoteError>,
+    ) -> bool {
+        self.settle_within(grace);
         if self.raw.stays() || (!self.raw.has_rings() && self.raw.stay(FallbackReason::SocketInUse).is_ok()) {
             return true;
         }
@@ -251,6 +281,95 @@ impl Stream {
             Err(error) => format!("{} ring, although {why}: {error}", self.number()),
         });
         left.is_ok()
+    }
+
+    /// The kernel connects the socket.
+    pub(crate) fn begins_to_shake(self: &Arc<Self>) {
+        self.raw.begin_handshake();
+        self.shake();
+    }
+
+    /// Goes on with the handshake, without waiting. What a call would say that has waited for it, if it is over.
+    pub(crate) fn shake(self: &Arc<Self>) -> Option<io::Result<()>> {
+        // Held until those who watch the connection do so as it is then.
+        let watchers = self.watchers.hold();
+        let shaken = self.raw.shake()?;
+        Some(self.has_shaken(watchers, shaken))
+    }
+
+    /// The handshake is over.
+    fn has_shaken(self: &Arc<Self>, mut watchers: HeldWatchers<'_>, shaken: Shaken) -> io::Result<()> {
+        watchers.have_shaken(self, &shaken);
+        drop(watchers);
+        if self.raw.has_rings() {
+            self.adopt_rings();
+        } else {
+            settings::say(|| format!("{} tcp: {}", self.number(), self.raw.transport()));
+        }
+        shaken.result
+    }
+
+    /// Waits until the handshake is over, as a call waits for data. Says what has come of it, if that was found here.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it takes too long, `Interrupted` by a signal whose handler wants that.
+    pub(crate) fn settle(self: &Arc<Self>, patience: Patience) -> io::Result<io::Result<()>> {
+        while self.raw.is_shaking() {
+            if let Some(result) = self.shake() {
+                return Ok(result);
+            }
+            again(|| self.raw.await_need(patience).map(|()| 0))?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Ends the handshake, if there is one: by then at the latest.
+    pub(crate) fn settle_within(self: &Arc<Self>, grace: &Grace) {
+        if !self.raw.is_shaking() {
+            return;
+        }
+        let patience = Patience::of(Some(grace.left()));
+        while matches!(self.settle(patience), Err(error) if error.kind() == io::ErrorKind::Interrupted) {}
+        self.gives_up();
+    }
+
+    /// The program ends the connection, whatever the handshake would have come to.
+    pub(crate) fn is_ended(self: &Arc<Self>) {
+        let watchers = self.watchers.hold();
+        if let Some(shaken) = self.raw.drop_handshake() {
+            let _ = self.has_shaken(watchers, shaken);
+        }
+    }
+
+    /// A child is about to be made, and no two processes can go on with a handshake: it is ended by then, or will be by a
+    /// Decline. One for which the kernel is still connecting is not waited for.
+    pub(crate) fn settles_for_fork(self: &Arc<Self>, grace: &Grace) {
+        if !self.raw.is_shaking() || self.shake().is_some() || self.raw.settle_for_fork() {
+            return;
+        }
+        if self.raw.has_handshake_begun() {
+            self.settle_within(grace);
+        } else {
+            self.gives_up();
+        }
+    }
+
+    fn gives_up(self: &Arc<Self>) {
+        let watchers = self.watchers.hold();
+        if let Some(shaken) = self.raw.give_up_handshake() {
+            // The program asks the socket what has come of it.
+            let _ = self.has_shaken(watchers, shaken);
+        }
+    }
+
+    /// How long a connecting call may wait, or one that writes with these flags.
+    pub(crate) fn patience_out(&self, flags: c_int) -> Patience {
+        self.patience(flags, &self.send_limit)
+    }
+
+    /// As [`Stream::patience_out`], for one that reads.
+    pub(crate) fn patience_in(&self, flags: c_int) -> Patience {
+        self.patience(flags, &self.receive_limit)
     }
 
     /// Goes on with the promotion if it is time to.
@@ -288,7 +407,7 @@ impl Stream {
         self.nonblocking.store(is_nonblocking, Ordering::Relaxed);
         self.receive_limit.store(limit(Timeout::Recv), Ordering::Relaxed);
         self.send_limit.store(limit(Timeout::Send), Ordering::Relaxed);
-        self.low_water.store(low_water(&self.raw), Ordering::Relaxed);
+        self.low_water.store(low_water(socket), Ordering::Relaxed);
     }
 
     fn patience(&self, flags: c_int, limit: &AtomicU64) -> Patience {
@@ -311,6 +430,9 @@ impl Stream {
             self.look_for_others();
         }
         if !self.has_adopted.load(Ordering::Relaxed) {
+            if self.raw.is_shaking() {
+                return if self.shake().is_some() { self.way_in() } else { Way::Unsettled };
+            }
             self.step();
         }
         if self.is_with_kernel() && self.raw.begin_read() { Way::Counted } else { Way::Rings }
@@ -325,12 +447,15 @@ impl Stream {
 
     /// Which way a write goes.
     #[inline]
-    pub(crate) fn way_out(&self) -> Way {
+    pub(crate) fn way_out(self: &Arc<Self>) -> Way {
         if self.raw.stays() {
             return Way::Kernel;
         }
         if self.raw.is_shared() {
             self.look_for_others();
+        }
+        if !self.has_adopted.load(Ordering::Relaxed) && self.raw.is_shaking() {
+            return if self.shake().is_some() { self.way_out() } else { Way::Unsettled };
         }
         if self.is_with_kernel() && self.raw.begin_write() { Way::Counted } else { Way::Rings }
     }
@@ -344,7 +469,13 @@ impl Stream {
     /// True if the kernel can be asked for all that has to do with the connection: there are no rings, or none any more.
     #[inline]
     pub(crate) fn is_with_kernel(&self) -> bool {
-        !self.raw.has_rings() || self.raw.is_back()
+        if self.raw.has_rings() { self.raw.is_back() } else { !self.raw.is_shaking() }
+    }
+
+    /// True if calls that wait may do so here, and have to know how long.
+    #[inline]
+    pub(crate) fn waits_here(&self) -> bool {
+        self.raw.has_rings() || self.raw.is_shaking()
     }
 
     /// After [`Way::Counted`]: so many bytes were written.
@@ -505,6 +636,9 @@ impl Stream {
     /// What `poll` would say of the socket, of these and of what it says unasked. Takes no system call unless the end of
     /// the connection has been announced.
     pub(crate) fn events(&self, wanted: c_short) -> c_short {
+        if !self.has_adopted.load(Ordering::Relaxed) && self.raw.is_shaking() {
+            return 0;
+        }
         self.raw.follow();
         let mut events = self.ends() & (wanted | libc::POLLERR | libc::POLLHUP);
         if wanted & (libc::POLLIN | libc::POLLRDNORM) != 0 && self.is_readable() {
@@ -534,6 +668,15 @@ impl Stream {
     /// True if a write has found no room.
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
+    }
+
+    /// The TCP connection has said something, or it is time to go on with the handshake.
+    pub(crate) fn has_news(self: &Arc<Self>) {
+        if self.raw.is_shaking() {
+            self.shake();
+        } else {
+            self.tcp_has_news();
+        }
     }
 
     /// The TCP connection has said something.

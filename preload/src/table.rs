@@ -10,7 +10,7 @@ use std::sync::{
 use arc_swap::{ArcSwapOption, Guard};
 use libc::c_int;
 
-use crate::{epoll::Epoll, stream::Stream};
+use crate::{epoll::Epoll, stream::Stream, watchers::Watchers};
 
 /// Descriptors beyond this number are left alone. Linux' default for the most that there can be.
 pub(crate) const LEN: usize = 1 << 20;
@@ -20,6 +20,8 @@ pub(crate) const LEN: usize = 1 << 20;
 pub(crate) enum Entry {
     Stream(Arc<Stream>),
     Epoll(Arc<Epoll>),
+    /// A socket that is not connected, and the instances that watch it already. Not found by [`entry`].
+    Watched(Watchers),
 }
 
 /// What kind of descriptor it is.
@@ -32,6 +34,8 @@ pub(crate) enum Kind {
     Socket = 1,
     /// There is an [`Entry`].
     Entry = 2,
+    /// As [`Kind::Socket`], with [`Entry::Watched`].
+    Watched = 3,
 }
 
 static KINDS: [AtomicU8; LEN] = [const { AtomicU8::new(0) }; LEN];
@@ -41,12 +45,18 @@ fn index(fd: c_int) -> Option<usize> {
     usize::try_from(fd).ok().filter(|fd| *fd < LEN)
 }
 
+/// False if the descriptor is beyond those that something can go beside.
+pub(crate) fn has_room_for(fd: c_int) -> bool {
+    index(fd).is_some()
+}
+
 /// What kind of descriptor this is.
 #[inline]
 pub(crate) fn kind(fd: c_int) -> Kind {
     match index(fd).map(|fd| KINDS[fd].load(Ordering::Relaxed)) {
         Some(1) => Kind::Socket,
         Some(2) => Kind::Entry,
+        Some(3) => Kind::Watched,
         _ => Kind::Other,
     }
 }
@@ -65,7 +75,7 @@ pub(crate) fn entry(fd: c_int) -> Option<Guard<Option<Arc<Entry>>>> {
 pub(crate) fn stream_of(entry: Option<&Guard<Option<Arc<Entry>>>>) -> Option<&Arc<Stream>> {
     match entry?.as_deref()? {
         Entry::Stream(stream) => Some(stream),
-        Entry::Epoll(_) => None,
+        _ => None,
     }
 }
 
@@ -80,7 +90,7 @@ pub(crate) fn stream(fd: c_int) -> Option<Arc<Stream>> {
 pub(crate) fn epoll_of(entry: Option<&Guard<Option<Arc<Entry>>>>) -> Option<&Arc<Epoll>> {
     match entry?.as_deref()? {
         Entry::Epoll(epoll) => Some(epoll),
-        Entry::Stream(_) => None,
+        _ => None,
     }
 }
 
@@ -94,6 +104,24 @@ pub(crate) fn epoll(fd: c_int) -> Option<Arc<Epoll>> {
 pub(crate) fn is_socket(fd: c_int) {
     if let Some(fd) = index(fd) {
         KINDS[fd].store(Kind::Socket as u8, Ordering::Release);
+    }
+}
+
+/// Goes beside a TCP socket that is not connected, and that an instance of epoll watches.
+pub(crate) fn watched(fd: c_int) -> Option<Arc<Entry>> {
+    let at = index(fd)?;
+    if kind(fd) == Kind::Socket {
+        ENTRIES[at].store(Some(Arc::new(Entry::Watched(Watchers::default()))));
+        KINDS[at].store(Kind::Watched as u8, Ordering::Release);
+    }
+    (kind(fd) == Kind::Watched).then(|| ENTRIES[at].load_full()).flatten()
+}
+
+/// Goes beside a TCP socket that is not connected after all.
+pub(crate) fn is_socket_again(fd: c_int, watchers: Watchers) {
+    if let Some(fd) = index(fd) {
+        ENTRIES[fd].store(Some(Arc::new(Entry::Watched(watchers))));
+        KINDS[fd].store(Kind::Watched as u8, Ordering::Release);
     }
 }
 

@@ -160,6 +160,17 @@ impl Watches {
         self.by_fd.get(&fd).and_then(|id| self.all.get(*id)).is_some_and(|watch| watch.interest.is_some())
     }
 
+    /// What the program wants to know, if it has put it in.
+    pub(crate) fn interest(&self, fd: c_int) -> Option<Interest> {
+        self.by_fd.get(&fd).and_then(|id| self.all.get(*id)).and_then(|watch| watch.interest)
+    }
+
+    /// Those whose handshake is not over.
+    pub(crate) fn shaking(&self) -> Vec<Arc<Stream>> {
+        let all = self.all.iter().map(|(_, watch)| &watch.stream);
+        all.filter(|stream| stream.raw.is_shaking()).cloned().collect()
+    }
+
     /// True if the program has put it in for itself alone.
     pub(crate) fn is_exclusive(&self, fd: c_int) -> bool {
         let watch = self.by_fd.get(&fd).and_then(|id| self.all.get(*id));
@@ -261,7 +272,7 @@ impl Watches {
         let ids: Vec<usize> = self.by_fd.values().copied().collect();
         for id in ids {
             let of_tcp = self.all.get(id).map(|watch| watch.stream.clone());
-            of_tcp.inspect(|stream| stream.tcp_has_news());
+            of_tcp.filter(|stream| !stream.raw.is_shaking()).inspect(|stream| stream.tcp_has_news());
             self.heat_id(id);
         }
     }

@@ -5,7 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use libc::c_int;
 use smallvec::SmallVec;
 
-use crate::{epoll::Epoll, stream::Stream, watch::Interest};
+use smcd::raw::Shaken;
+
+use crate::{
+    epoll::{By, Epoll},
+    stream::Stream,
+    watch::Interest,
+};
 
 #[derive(Debug)]
 struct Watcher {
@@ -31,6 +37,12 @@ impl Watchers {
     pub(crate) fn hold(&self) -> HeldWatchers<'_> {
         // Nothing panics while it is held.
         HeldWatchers(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Those of the socket from before it was connected, or after it could not be.
+    pub(crate) fn take_from(&self, others: &Self) {
+        let others = std::mem::take(&mut *others.hold().0);
+        self.hold().0.extend(others);
     }
 
     /// The program has closed this descriptor of the connection.
@@ -72,6 +84,20 @@ impl Watchers {
 pub(crate) struct HeldWatchers<'a>(MutexGuard<'a, SmallVec<[Watcher; 1]>>);
 
 impl HeldWatchers<'_> {
+    /// The kernel has done this for an instance.
+    pub(crate) fn controlled(
+        &mut self,
+        epoll: &Arc<Epoll>,
+        op: c_int,
+        fd: c_int,
+        interest: Option<Interest>,
+    ) {
+        match interest {
+            Some(interest) if op != libc::EPOLL_CTL_DEL => self.add(epoll, fd, Some(interest)),
+            _ => self.remove(epoll, fd),
+        }
+    }
+
     /// True if this instance has the kernel watch the connection, by this descriptor.
     pub(crate) fn has_kernel(&self, epoll: &Arc<Epoll>, fd: c_int) -> bool {
         self.0.iter().any(|watcher| watcher.is(epoll, fd) && watcher.kernel.is_some())
@@ -86,6 +112,24 @@ impl HeldWatchers<'_> {
                 self.0.push(Watcher { epoll: Arc::downgrade(epoll), fd, kernel });
             }
         }
+    }
+
+    /// A handshake is over, during which the instances have watched the connection by themselves.
+    pub(crate) fn have_shaken(&mut self, stream: &Arc<Stream>, shaken: &Shaken) {
+        self.0.retain(|watcher| {
+            let Some(epoll) = watcher.epoll.upgrade() else { return false };
+            if watcher.kernel.is_some() {
+                return true;
+            }
+            match epoll.has_shaken(watcher.fd, stream, shaken) {
+                By::Us => true,
+                By::Kernel(interest) => {
+                    watcher.kernel = Some(interest);
+                    true
+                }
+                By::Nobody => false,
+            }
+        });
     }
 
     /// It does no longer.

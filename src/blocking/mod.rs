@@ -30,7 +30,7 @@
 mod establish;
 mod listener;
 pub(crate) mod patience;
-mod poll;
+pub(crate) mod poll;
 pub(crate) mod pollers;
 pub(crate) mod ring;
 mod shared;

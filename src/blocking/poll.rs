@@ -11,7 +11,7 @@ pub(super) const GONE: PollFlags = PollFlags::HUP.union(PollFlags::ERR).union(Po
 ///
 /// # Errors
 /// `Interrupted` by a signal, or another error of the system.
-pub(super) fn sleep(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()> {
+pub(crate) fn sleep(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()> {
     // A time that the kernel cannot count is none.
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     poll(fds, limit.as_ref())?;

@@ -5,14 +5,21 @@
 //! reach the kernel as they are, and the stream is told of each: [`RawStream::begin_read`], [`RawStream::end_read`] and
 //! their like. Once both ends have agreed on rings ([`RawStream::has_rings`]), the calls have to be made on the stream.
 //!
+//! After the SMC option ([`ask_for_option`]) the first bytes of a connection are those of a handshake. As long as it is
+//! under way ([`RawStream::is_shaking`]), the program may neither read nor write; [`RawStream::shake`] goes on with it.
+//!
 //! Nothing here starts a thread. What waits says so.
 
 mod awake;
+mod handshake;
+mod option;
 mod socket;
 mod stream;
 
 pub use self::{
     awake::Awake,
+    handshake::{Need, Shaken, is_any_shaking},
+    option::{ask_for_option, has_option, refuse_option, wants_option, wants_option_of, withdraw_option},
     socket::Socket,
     stream::{Held, Polling, RawStream, SNAPSHOT},
 };

@@ -2,24 +2,30 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    net::Shutdown,
+    net::{IpAddr, Shutdown, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::BufMut;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    event::{PollFd, PollFlags},
+    time::{ClockId, clock_gettime},
+};
 
-use super::Socket;
+use super::{
+    Need, Shaken, Socket,
+    handshake::{End, Handshake},
+};
 use crate::{
     FallbackReason, SmcConfig, Transport,
     blocking::{
         patience::Patience,
-        pollers,
+        poll, pollers,
         waits::{self, Waits},
     },
     dibs::Cause,
@@ -27,7 +33,10 @@ use crate::{
         ByteCounts,
         connection::{Connection, Progress},
         hybrid::{Baton, Counts, DemoteError, Hybrid, Ring as _, Snapshot, Tcp as _},
+        in_band::{Client, TENDING},
     },
+    tcp_fallback::{promotion::is_peer_here, syn_option},
+    unix::Kept,
 };
 
 /// Words that a process leaves to the next ([`Baton`]).
@@ -43,18 +52,194 @@ pub struct RawStream {
     asked: AtomicI64,
     /// The TCP connection may have something to say that nobody has looked at.
     has_tcp_news: AtomicBool,
+    /// The first bytes are those of a handshake, which is not over.
+    shaking: AtomicBool,
+    /// Its lock comes before those of the hybrid.
+    handshake: Mutex<Option<Handshake>>,
+    config: Arc<SmcConfig>,
 }
 
 impl RawStream {
     /// Goes beside this socket.
     pub fn new(socket: Socket, config: Arc<SmcConfig>) -> Self {
-        let tcp = Arc::new(socket);
         let is_wanted = config.promotes();
-        let hybrid = Hybrid::with_counts(tcp.clone(), config.busy_poll, config, Counts::default());
+        let stream = Self::undecided(socket, config, None);
         if !is_wanted {
-            hybrid.stay(FallbackReason::Disabled);
+            stream.waits.hybrid.stay(FallbackReason::Disabled);
         }
-        Self { waits: Waits::new(hybrid, tcp), asked: AtomicI64::new(0), has_tcp_news: AtomicBool::new(true) }
+        stream
+    }
+
+    /// Goes beside a socket that has [asked for the SMC option](super::ask_for_option) and is about to be connected to this
+    /// address, which [`RawStream::begin_handshake`] has to follow: a handshake is due if the peer has the option too.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn connecting(socket: Socket, config: Arc<SmcConfig>, peer: SocketAddr) -> io::Result<Self> {
+        let handshake = Handshake::client(socket.socket(), &config, peer)?;
+        Ok(Self::undecided(socket, config, Some(handshake)))
+    }
+
+    /// Goes beside a socket that was accepted from this peer and [has the SMC option](super::has_option): a handshake is
+    /// due. Unless `may_agree`, the client is declined, as it is if the settings do not name it.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn accepted(
+        socket: Socket,
+        config: Arc<SmcConfig>,
+        peer: IpAddr,
+        may_agree: bool,
+    ) -> io::Result<Self> {
+        let is_wanted = may_agree && config.asks_for_option(peer);
+        let client = if is_wanted { Client::Wanted } else { Client::Unwanted };
+        let handshake = Handshake::server(socket.socket(), &config, client)?;
+        Ok(Self::undecided(socket, config, Some(handshake)))
+    }
+
+    fn undecided(socket: Socket, config: Arc<SmcConfig>, handshake: Option<Handshake>) -> Self {
+        let tcp = Arc::new(socket);
+        let hybrid = Hybrid::with_counts(tcp.clone(), config.busy_poll, config.clone(), Counts::default());
+        Self {
+            waits: Waits::new(hybrid, tcp),
+            asked: AtomicI64::new(0),
+            has_tcp_news: AtomicBool::new(true),
+            shaking: AtomicBool::new(handshake.is_some()),
+            handshake: Mutex::new(handshake),
+            config,
+        }
+    }
+
+    fn handshake(&self) -> MutexGuard<'_, Option<Handshake>> {
+        // Nothing panics while it is held.
+        self.handshake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True while the first bytes of the connection are those of a handshake, which is not over.
+    #[inline]
+    pub fn is_shaking(&self) -> bool {
+        self.shaking.load(Ordering::Acquire)
+    }
+
+    /// The socket was connected, or is about to be without further ado.
+    pub fn begin_handshake(&self) {
+        if let Some(handshake) = &mut *self.handshake() {
+            handshake.is_connecting();
+        }
+    }
+
+    /// Goes on with the handshake, without waiting for anything. What has come of it, if it has just ended so: then the
+    /// stream is as any other.
+    pub fn shake(&self) -> Option<Shaken> {
+        let mut handshake = self.handshake();
+        let end = handshake.as_mut().filter(|under_way| under_way.is_due())?.step()?;
+        self.finish(&mut handshake, end)
+    }
+
+    /// Ends the handshake however far it is: in TCP, if need be by connecting anew; or, if the peer may take the connection
+    /// for SMC-D already, by a reset.
+    pub fn give_up_handshake(&self) -> Option<Shaken> {
+        let mut handshake = self.handshake();
+        let end = handshake.as_ref()?.give_up();
+        self.finish(&mut handshake, end)
+    }
+
+    /// Another process is about to have the socket, and no two of them can shake hands: if nothing has come of a client yet,
+    /// it will be declined, by whoever gets its message. False if the handshake has to be over first.
+    pub fn settle_for_fork(&self) -> bool {
+        let mut handshake = self.handshake();
+        handshake.as_mut().is_none_or(|under_way| !under_way.is_due() || under_way.declines(&self.config))
+    }
+
+    /// True if a message has come or gone, or a part of one.
+    pub fn has_handshake_begun(&self) -> bool {
+        self.handshake().as_ref().is_some_and(Handshake::has_begun)
+    }
+
+    /// The program is done with the connection, which may end in the middle of the handshake.
+    pub fn drop_handshake(&self) -> Option<Shaken> {
+        let mut handshake = self.handshake();
+        self.finish(&mut handshake, End::Tcp(FallbackReason::SocketInUse))
+    }
+
+    fn finish(&self, handshake: &mut Option<Handshake>, end: End) -> Option<Shaken> {
+        let over = handshake.take()?;
+        let socket = over.socket().clone();
+        let result = self.take_over(end, &socket);
+        self.shaking.store(false, Ordering::Release);
+        Some(Shaken::new(socket, result))
+    }
+
+    fn take_over(&self, end: End, socket: &Kept) -> io::Result<()> {
+        let hybrid = &self.waits.hybrid;
+        match end {
+            End::Smcd(established) => {
+                // The peer takes it for SMC-D already.
+                let agreed = self.waits.tcp.take_share().is_ok() && hybrid.begin_on_rings(*established);
+                if agreed { Ok(()) } else { self.break_off(socket, io::ErrorKind::ConnectionReset.into()) }
+            }
+            End::Tcp(reason) => {
+                hybrid.stay(reason);
+                Ok(())
+            }
+            End::Plain(reason) => {
+                self.go_without(socket, reason);
+                Ok(())
+            }
+            End::Again(result) => {
+                self.go_without(socket, FallbackReason::OptionEchoed);
+                result
+            }
+            End::Broken(error) => self.break_off(socket, error),
+        }
+    }
+
+    /// Goes on as any connection does; a peer on this host may still be met.
+    fn go_without(&self, socket: &Kept, reason: FallbackReason) {
+        let may_meet = self.config.runtime_dir.is_some() || is_peer_here(socket).unwrap_or(false);
+        if !self.config.promotes() || !may_meet {
+            self.waits.hybrid.stay(reason);
+        }
+    }
+
+    /// Resets the connection; the program learns of it from the socket.
+    fn break_off(&self, socket: &Kept, error: io::Error) -> io::Result<()> {
+        tracing::warn!(%error, "connection reset in its handshake");
+        let _ = syn_option::disconnect(socket);
+        self.waits.hybrid.stay(FallbackReason::PeerMisbehaved);
+        Err(error)
+    }
+
+    /// What the handshake waits for.
+    pub fn need(&self) -> Option<Need> {
+        self.handshake().as_ref().map(Handshake::need)
+    }
+
+    /// Waits for that, or until it is time for a look. Then it is time to [`RawStream::shake`].
+    ///
+    /// # Errors
+    /// `WouldBlock` if it takes too long, `Interrupted` by a signal.
+    pub fn await_need(&self, patience: Patience) -> io::Result<()> {
+        let waited_for =
+            self.handshake().as_ref().map(|under_way| (under_way.need(), under_way.socket().clone()));
+        let Some((need, socket)) = waited_for else { return Ok(()) };
+        let left = need.until.map(|until| until.saturating_duration_since(Instant::now()));
+        // Now and then other devices are taken in from, too.
+        let left = left.unwrap_or(TENDING).min(TENDING);
+        let left = patience.left()?.map_or(left, |patience| patience.min(left));
+        let events = PollFlags::from_bits_truncate(need.events.cast_unsigned());
+        let mut fds = [PollFd::new(&socket, events)];
+        // It would report the end of a connection whatever it is asked.
+        let waited_for = if events.is_empty() { 0 } else { 1 };
+        poll::sleep(&mut fds[..waited_for], Some(left))
+    }
+
+    /// The socket by a descriptor of ours that is open as long as the handshake is under way, and one that becomes
+    /// readable when it is time to go on with it, if one is left.
+    pub fn shaking_on(&self) -> Option<(Arc<Kept>, Option<Arc<Kept>>)> {
+        let mut handshake = self.handshake();
+        let under_way = handshake.as_mut()?;
+        Some((under_way.socket().clone(), under_way.timer().ok()))
     }
 
     /// The socket below.
@@ -81,12 +266,19 @@ impl RawStream {
     /// Keeps the stream as it is, for a process that is about to fork. A handshake under way is broken off, and begins anew
     /// later.
     pub fn hold(&self) -> Held<'_> {
-        Held(self.waits.hold())
+        let handshake = self.handshake();
+        Held(self.waits.hold(), handshake)
     }
 
     /// Lets go of it in the child, in which none of the parent's threads exist but this one.
     pub fn in_child(&self, held: Held<'_>) {
-        self.waits.in_child(held.0);
+        let Held(waits, mut handshake) = held;
+        // Whatever thread of the parent connects it.
+        if handshake.as_ref().is_some_and(|under_way| !under_way.is_due()) {
+            *handshake = None;
+            self.shaking.store(false, Ordering::Release);
+        }
+        self.waits.in_child(waits);
     }
 
     /// Other processes are about to have the stream, too. As long as they do, nothing more is moved to rings; where bytes
@@ -196,7 +388,7 @@ impl RawStream {
 
     /// Goes on with the promotion if it is time to. True if both ends have just agreed on rings.
     pub fn step(&self) -> bool {
-        if !self.waits.hybrid.step() {
+        if self.is_shaking() || !self.waits.hybrid.step() {
             return false;
         }
         if let Err(error) = self.waits.tcp.take_share() {
@@ -451,7 +643,7 @@ impl RawStream {
 /// A stream in which nothing is under way.
 #[derive(Debug)]
 #[must_use]
-pub struct Held<'a>(waits::Held<'a>);
+pub struct Held<'a>(waits::Held<'a>, MutexGuard<'a, Option<Handshake>>);
 
 /// A thread among those that poll a doorbell, until dropped.
 #[derive(Debug)]

@@ -26,9 +26,25 @@ pub fn can_ask() -> bool {
 /// Has a socket send the option with its SYN, or a listener with its SYN-ACKs to those who sent it; before it connects or
 /// listens. Without the eBPF programs it is a socket as any other, and [`Answer::on`] says so.
 pub(crate) fn ask(socket: impl AsFd) {
-    if let Err(error) = ask_for_smc_option(socket, true) {
+    if let Err(error) = request(socket) {
         tracing::debug!(%error, "the SMC option is not enabled on this system");
     }
+}
+
+/// As [`ask`], for who wants to know.
+///
+/// # Errors
+/// If there are no eBPF programs for this process.
+pub(crate) fn request(socket: impl AsFd) -> io::Result<()> {
+    ask_for_smc_option(socket, true)
+}
+
+/// Takes that back: the next time that the socket connects, it is as any other.
+///
+/// # Errors
+/// As [`request`].
+pub(crate) fn withdraw(socket: impl AsFd) -> io::Result<()> {
+    ask_for_smc_option(socket, false)
 }
 
 /// Gives up a connection, so that the same socket can be connected again, with all that was set on it but the option.
@@ -37,7 +53,7 @@ pub(crate) fn ask(socket: impl AsFd) {
 /// The system's.
 pub(crate) fn disconnect(socket: impl AsFd) -> io::Result<()> {
     connect_unspec(&socket)?;
-    ask_for_smc_option(socket, false)
+    withdraw(socket)
 }
 
 /// What came of asking for the option.

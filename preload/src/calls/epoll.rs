@@ -10,7 +10,8 @@ use crate::{
     errno,
     real::hook,
     settings,
-    table::{self, Entry},
+    table::{self, Entry, Kind},
+    watch::Interest,
 };
 
 /// Goes beside a new instance.
@@ -40,6 +41,14 @@ hook! {
     fn epoll_ctl(instance: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int, kernel => {
         let entry = table::entry(fd);
         let stream = table::stream_of(entry.as_ref());
+        if entry.is_none() && matches!(table::kind(fd), Kind::Socket | Kind::Watched) {
+            let result = kernel(instance, op, fd, event);
+            if result == 0 {
+                // SAFETY: the program gives us an event or null.
+                errno::quietly(|| before_connect(instance, op, fd, unsafe { event.as_ref() }.copied()));
+            }
+            return result;
+        }
         if entry.is_none() || stream.is_some_and(|stream| stream.stays_tcp()) {
             return kernel(instance, op, fd, event);
         }
@@ -73,6 +82,21 @@ hook! {
             Some(Err(code)) => errno::fail(code.raw_os_error()),
             None => errno::fail(libc::ENOMEM),
         }
+    }
+}
+
+/// The kernel has done this with a socket that is not connected yet; whoever connects it finds it here.
+fn before_connect(instance: c_int, op: c_int, fd: c_int, event: Option<epoll_event>) {
+    let Some(epoll) = table::epoll(instance) else {
+        // Nobody could tell the instance of rings: it will be none of ours.
+        drop(table::take(fd));
+        return;
+    };
+    if let Some(entry) = table::watched(fd)
+        && let Entry::Watched(watchers) = &*entry
+    {
+        let interest = event.map(|event| Interest { events: event.events, data: event.u64 });
+        watchers.hold().controlled(&epoll, op, fd, interest);
     }
 }
 

@@ -5,7 +5,7 @@
 //! sent once more by the peer. If it does not answer, they are still there for a process that has the connection and goes
 //! on; a process that would take them with it is not executed.
 
-use std::ffi::c_char;
+use std::{ffi::c_char, sync::Arc};
 
 use libc::{FILE, c_int, c_void, pid_t};
 
@@ -21,7 +21,7 @@ const WHY: &str = "another program gets it";
 
 /// Lets go of what another program gets. What is said of the descriptors is this process' own word, so what a child has
 /// closed, or keeps for itself, does not count.
-fn leave_inherited(mut leave: impl FnMut(&Stream, &Grace)) {
+fn leave_inherited(mut leave: impl FnMut(&Arc<Stream>, &Grace)) {
     errno::quietly(|| {
         let grace = Grace::begin();
         for fd in table::within(0, table::LEN) {

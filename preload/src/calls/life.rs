@@ -1,14 +1,15 @@
 //! The life of a socket: made, connected, accepted, shut down.
 
-use std::net::Shutdown;
+use std::{net::Shutdown, sync::Arc};
 
 use libc::{c_int, sa_family_t, sockaddr, sockaddr_storage, socklen_t};
 
+use super::option;
 use crate::{
     errno, process,
     real::hook,
     settings,
-    stream::Stream,
+    stream::{Grace, Stream},
     table::{self, Entry, Kind},
 };
 
@@ -30,7 +31,11 @@ hook! {
 hook! {
     /// `connect`
     fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int, kernel => {
-        let is_fresh = table::kind(fd) == Kind::Socket && process::is_ours();
+        if settings::asks() {
+            // SAFETY: the program gives us an address of this length, or none.
+            return unsafe { option::connect(fd, addr, len, || kernel(fd, addr, len)) };
+        }
+        let is_fresh = matches!(table::kind(fd), Kind::Socket | Kind::Watched) && process::is_ours();
         let result = kernel(fd, addr, len);
         if is_fresh && (result == 0 || matches!(errno::get(), libc::EINPROGRESS | libc::EINTR)) {
             errno::quietly(|| begin(fd));
@@ -40,26 +45,45 @@ hook! {
 }
 
 /// A connection of ours begins.
-fn begin(fd: c_int) {
+pub(super) fn begin(fd: c_int) {
     if settings::is_wanted() {
-        table::put(fd, Entry::Stream(Stream::new(fd)));
+        goes_beside(fd, &Stream::new(fd));
+    }
+}
+
+/// Puts a stream beside a socket, with those that have watched it before.
+pub(super) fn goes_beside(fd: c_int, stream: &Arc<Stream>) {
+    let before = table::put(fd, Entry::Stream(stream.clone()));
+    if let Some(Entry::Watched(watchers)) = before.as_deref() {
+        stream.watchers.take_from(watchers);
+    }
+}
+
+hook! {
+    /// `listen`
+    fn listen(fd: c_int, backlog: c_int) -> c_int, kernel => {
+        if settings::asks() {
+            option::listens(fd);
+        }
+        kernel(fd, backlog)
     }
 }
 
 hook! {
     /// `accept`
     fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int, kernel =>
-        accepted(addr, len, |addr, len| kernel(fd, addr, len))
+        accepted(fd, addr, len, |addr, len| kernel(fd, addr, len))
 }
 
 hook! {
     /// `accept4`
     fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int, kernel =>
-        accepted(addr, len, |addr, len| kernel(fd, addr, len, flags))
+        accepted(fd, addr, len, |addr, len| kernel(fd, addr, len, flags))
 }
 
 /// Accepts, and goes beside what comes of it if that is TCP. The address tells, at no further cost.
 fn accepted(
+    listener: c_int,
     addr: *mut sockaddr,
     len: *mut socklen_t,
     kernel: impl FnOnce(*mut sockaddr, *mut socklen_t) -> c_int,
@@ -79,7 +103,11 @@ fn accepted(
         unsafe { if (*len as usize) < size_of::<sa_family_t>() { 0 } else { (*addr).sa_family } }
     };
     if matches!(c_int::from(family), libc::AF_INET | libc::AF_INET6) {
-        errno::quietly(|| begin(fd));
+        errno::quietly(|| {
+            if !settings::asks() || !option::serve(listener, fd) {
+                begin(fd);
+            }
+        });
     }
     fd
 }
@@ -87,6 +115,13 @@ fn accepted(
 hook! {
     /// `shutdown`
     fn shutdown(fd: c_int, how: c_int) -> c_int, kernel => {
+        if let Some(stream) = table::stream(fd).filter(|stream| stream.raw.is_shaking()) {
+            // One that is to go on in one direction has to know how.
+            errno::quietly(|| match how {
+                libc::SHUT_RDWR => stream.is_ended(),
+                _ => stream.settle_within(&Grace::begin()),
+            });
+        }
         let Some(stream) = table::stream(fd).filter(|stream| stream.raw.has_rings()) else { return kernel(fd, how) };
         let how = match how {
             libc::SHUT_RD => Shutdown::Read,

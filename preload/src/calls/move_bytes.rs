@@ -8,7 +8,7 @@ use std::{
 
 use libc::{c_int, c_uint, c_void, loff_t, off_t, size_t, ssize_t};
 
-use super::{by_rings, moved, settle_read};
+use super::{by_rings, moved, settle_read, way_in, way_out};
 use crate::{
     errno,
     iov::Room,
@@ -96,25 +96,27 @@ fn send_from(
 /// Sends a file: by the kernel, by the kernel with us looking on, or by the rings.
 fn transmit(
     out: c_int,
+    flags: c_int,
     kernel: impl FnOnce() -> ssize_t,
     rings: impl FnOnce(&Stream) -> io::Result<usize>,
 ) -> ssize_t {
     let Some(stream) = table::stream(out) else { return kernel() };
-    match errno::quietly(|| stream.way_out()) {
-        Some(Way::Counted) => {
+    match way_out(&stream, flags) {
+        Ok(Way::Counted) => {
             let result = kernel();
             errno::quietly(|| stream.was_written(moved(result)));
             result
         }
-        Some(Way::Rings) => by_rings(|| rings(&stream)),
-        _ => kernel(),
+        Ok(Way::Rings) => by_rings(|| rings(&stream)),
+        Ok(_) => kernel(),
+        Err(error) => errno::bytes(Err(error)),
     }
 }
 
 hook! {
     /// `sendfile`
     fn sendfile(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t, kernel => transmit(
-        out, || kernel(out, file, offset, count),
+        out, 0, || kernel(out, file, offset, count),
         |stream| send_file(stream, file, offset, count),
     )
 }
@@ -122,7 +124,7 @@ hook! {
 hook! {
     /// `sendfile64`, which is the same on 64 bits
     fn sendfile64(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t, kernel => transmit(
-        out, || kernel(out, file, offset, count),
+        out, 0, || kernel(out, file, offset, count),
         |stream| send_file(stream, file, offset, count),
     )
 }
@@ -138,17 +140,18 @@ hook! {
         }
         if let Some(stream) = table::stream(to) {
             let kernel = || kernel(from, from_at, to, to_at, len, flags);
-            return transmit(to, kernel, |_| from_pipe(&stream, from, len, flags));
+            return transmit(to, wait_mode(flags), kernel, |_| from_pipe(&stream, from, len, flags));
         }
         let Some(stream) = table::stream(from) else { return kernel(from, from_at, to, to_at, len, flags) };
-        match errno::quietly(|| stream.way_in()) {
-            Some(Way::Counted) => {
+        match way_in(&stream, wait_mode(flags)) {
+            Ok(Way::Counted) => {
                 let result = kernel(from, from_at, to, to_at, len, flags);
                 settle_read(&stream, moved(result));
                 result
             }
-            Some(Way::Rings) => by_rings(|| to_pipe(&stream, to, len, flags)),
-            _ => kernel(from, from_at, to, to_at, len, flags),
+            Ok(Way::Rings) => by_rings(|| to_pipe(&stream, to, len, flags)),
+            Ok(_) => kernel(from, from_at, to, to_at, len, flags),
+            Err(error) => errno::bytes(Err(error)),
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn join(old: c_int, new: c_int) {
         Some(Entry::Epoll(epoll)) => {
             table::put(new, Entry::Epoll(epoll.clone()));
         }
-        None => table::is_socket(new),
+        Some(Entry::Watched(_)) | None => table::is_socket(new),
     });
 }
 

@@ -45,13 +45,13 @@ const SIGNALS: &str = "signals are wanted of it";
 fn leaves(fd: c_int, why: &str) {
     match table::stream(fd) {
         Some(stream) => drop(errno::quietly(|| stream.leaves_us(why))),
-        None if table::kind(fd) == Kind::Socket => drop(table::take(fd)),
+        None if matches!(table::kind(fd), Kind::Socket | Kind::Watched) => drop(table::take(fd)),
         None => {}
     }
 }
 
 fn has_changed(fd: c_int) {
-    if let Some(stream) = table::stream(fd).filter(|stream| stream.raw.has_rings()) {
+    if let Some(stream) = table::stream(fd).filter(|stream| stream.waits_here()) {
         errno::quietly(|| stream.load_options());
     }
 }
@@ -74,10 +74,12 @@ hook! {
         if request == libc::FIOASYNC {
             leaves(fd, SIGNALS);
         }
-        let Some(stream) = table::stream(fd).filter(|stream| stream.raw.has_rings()) else {
+        let Some(stream) = table::stream(fd).filter(|stream| stream.waits_here()) else {
             return kernel(fd, request, argument);
         };
         let answer = match request {
+            // What has come is not for the program.
+            libc::FIONREAD if stream.raw.is_shaking() => Some(0),
             libc::FIONREAD => errno::quietly(|| stream.raw.unread()),
             // What is in the ring has arrived.
             SIOCOUTQ | SIOCOUTQNSD if stream.raw.is_writing_ring() => Some(0),
@@ -109,7 +111,7 @@ hook! {
             {
                 // Changes what is to be read, in ways that the rings know nothing of.
                 errno::quietly(|| stream.leaves_us("of a socket option"));
-            } else if stream.raw.has_rings() {
+            } else if stream.waits_here() {
                 errno::quietly(|| stream.load_options());
             }
         }

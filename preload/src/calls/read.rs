@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::BufMut as _;
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
-use super::{by_rings, moved, settle_read};
+use super::{by_rings, moved, settle_read, way_in};
 use crate::{
     errno,
     iov::Room,
@@ -23,8 +23,8 @@ fn receive(
 ) -> ssize_t {
     let entry = table::entry(fd);
     let Some(stream) = table::stream_of(entry.as_ref()) else { return kernel() };
-    match errno::quietly(|| stream.way_in()) {
-        Some(Way::Counted) => {
+    match way_in(stream, flags) {
+        Ok(Way::Counted) => {
             let result = kernel();
             let is_counted = flags & (libc::MSG_PEEK | libc::MSG_ERRQUEUE) == 0;
             if flags & libc::MSG_OOB != 0 {
@@ -34,8 +34,9 @@ fn receive(
             settle_read(stream, if is_counted { moved(result) } else { 0 });
             result
         }
-        Some(Way::Rings) if flags & libc::MSG_ERRQUEUE == 0 => by_rings(|| rings(stream)),
-        _ => kernel(),
+        Ok(Way::Rings) if flags & libc::MSG_ERRQUEUE == 0 => by_rings(|| rings(stream)),
+        Ok(_) => kernel(),
+        Err(error) => errno::bytes(Err(error)),
     }
 }
 
@@ -169,15 +170,16 @@ hook! {
     fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, limit: *mut timespec) -> c_int,
         kernel => {
         let Some(stream) = table::stream(fd) else { return kernel(fd, messages, count, flags, limit) };
-        match errno::quietly(|| stream.way_in()) {
-            Some(Way::Counted) => {
+        match way_in(&stream, flags) {
+            Ok(Way::Counted) => {
                 let result = kernel(fd, messages, count, flags, limit);
                 settle_read(&stream, if flags & libc::MSG_PEEK == 0 { total(messages, result) } else { 0 });
                 result
             }
-            Some(Way::Rings) => c_int::try_from(by_rings(|| receive_messages(&stream, messages, count, flags, limit)))
+            Ok(Way::Rings) => c_int::try_from(by_rings(|| receive_messages(&stream, messages, count, flags, limit)))
                 .unwrap_or(-1),
-            _ => kernel(fd, messages, count, flags, limit),
+            Ok(_) => kernel(fd, messages, count, flags, limit),
+            Err(error) => errno::fail(errno::of(&error)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::{by_rings, moved, read::total, rights};
+use super::{by_rings, moved, read::total, rights, way_out};
 use crate::{
     errno, iov,
     real::hook,
@@ -28,8 +28,8 @@ fn transmit(
         // Signals, marks and the place of the byte are the kernel's.
         errno::quietly(|| stream.leaves_us("it sends urgent data"));
     }
-    match errno::quietly(|| stream.way_out()) {
-        Some(Way::Counted) => {
+    match way_out(stream, flags) {
+        Ok(Way::Counted) => {
             if flags & (libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN) != 0 {
                 stream.stay();
             }
@@ -37,8 +37,9 @@ fn transmit(
             errno::quietly(|| stream.was_written(moved(result)));
             result
         }
-        Some(Way::Rings) => by_rings(|| rings(stream)),
-        _ => kernel(),
+        Ok(Way::Rings) => by_rings(|| rings(stream)),
+        Ok(_) => kernel(),
+        Err(error) => errno::bytes(Err(error)),
     }
 }
 
@@ -125,16 +126,17 @@ hook! {
             }
             return kernel(fd, messages, count, flags);
         };
-        match errno::quietly(|| stream.way_out()) {
-            Some(Way::Counted) => {
+        match way_out(&stream, flags) {
+            Ok(Way::Counted) => {
                 let result = kernel(fd, messages, count, flags);
                 errno::quietly(|| stream.was_written(total(messages, result)));
                 result
             }
-            Some(Way::Rings) => {
+            Ok(Way::Rings) => {
                 c_int::try_from(by_rings(|| send_messages(&stream, messages, count, flags))).unwrap_or(-1)
             }
-            _ => kernel(fd, messages, count, flags),
+            Ok(_) => kernel(fd, messages, count, flags),
+            Err(error) => errno::fail(errno::of(&error)),
         }
     }
 }

@@ -103,7 +103,9 @@ fn perform(case: &Case, mode: Mode, start: Start) -> Transcript {
         let mut command = command(&program, &scratch, mode, end);
         command.env("CASE_ROLE", role).env("CASE_CONTROL", &control).env("CASE_TRACE", scratch.trace_file());
         command.env("CASE_WARM", if start == Start::Warm { "yes" } else { "no" });
-        command.env("CASE_PROMOTES", if promotes { "yes" } else { "no" });
+        // With the option there is nothing to wait for; and who says so may be the parent of who goes on.
+        let waits = promotes && std::env::var_os(shim::OPTION).is_none();
+        command.env("CASE_PROMOTES", if waits { "yes" } else { "no" });
         if mode.accelerates(end) {
             command.env("SMCD_PROMOTION", if start == Start::Cold { DEFAULT_POLICY } else { "eager" });
         }

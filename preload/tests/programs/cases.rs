@@ -69,6 +69,7 @@ cases! {
     epoll_ends: "RDHUP and HUP as the ends shut down, by epoll and poll", KeepsSmcd;
     epoll_wait_end: "asleep in epoll_wait when the peer ends or resets", KeepsSmcd;
     epoll_nested: "epoll within epoll, poll and select", KeepsSmcd;
+    epoll_before_connect: "epoll, of a socket that is connected later", KeepsSmcd;
     epoll_mixed: "connections and a pipe in one loop: nobody starves", KeepsSmcd;
     poll_corners: "poll and ppoll, with all sorts of descriptors", KeepsSmcd;
     select_corners: "select and pselect", KeepsSmcd;

@@ -28,6 +28,9 @@ pub(crate) fn command(program: impl AsRef<OsStr>, scratch: &Scratch, mode: Mode,
     if mode.accelerates(end) {
         command.env("LD_PRELOAD", shim::path());
         command.env("SMCD_PROMOTION", mode.policy()).env(shim::TRACE, scratch.trace_file());
+        if std::env::var_os(shim::OPTION).is_some() {
+            command.env("SMCD_OPTION_PEERS", "127.0.0.0/8,::1");
+        }
         command.envs(scratch.settings().iter().copied());
     }
     command

@@ -10,6 +10,9 @@ use std::{
 /// Where to find a library that is to be tested in place of the one that is built here.
 const OTHER: &str = "SMCD_TEST_PRELOAD";
 
+/// Has the library ask for the SMC option. Whoever sets it has attached the eBPF programs to a cgroup of the tests.
+pub(crate) const OPTION: &str = "SMCD_TEST_OPTION";
+
 /// The library, built of the present sources.
 pub(crate) fn path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
