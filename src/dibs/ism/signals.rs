@@ -160,7 +160,7 @@ mod tests {
         signal(&page, 32, 3).unwrap();
         signal(&page, 32, 4).unwrap();
         signal(&page, 33, 1).unwrap();
-        assert_eq!(bytes(&page)[320..324], [0x02, 0x01, 0x08, 0]);
+        assert_eq!(bytes(&page)[320..324], [0x03, 0, 0x08, 0]);
         clear(&page, 32).unwrap();
         assert_eq!(bytes(&page)[320..324], [0, 0, 0x08, 0]);
     }

@@ -21,7 +21,7 @@ use crate::dibs::{
 /// A function of a [`SoftIsm`]. Closed on drop, which the others hear of.
 #[derive(Debug)]
 pub struct SoftFunction {
-    fabric: SoftIsm,
+    pub(super) fabric: SoftIsm,
     number: usize,
     end: Arc<Eventfd>,
 }
