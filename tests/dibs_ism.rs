@@ -13,7 +13,7 @@ use smcd::dibs::{
     Chid, Device, DeviceError, Dmb, Event, Gid, VlanId,
     ism::{
         Ism, IsmError, Transport,
-        soft::{Fault, SoftIsm, SoftIsmSettings, refusal},
+        soft::{End, Fault, SoftIsm, SoftIsmSettings, refusal},
     },
 };
 
@@ -280,7 +280,7 @@ fn is_lost(device: &Ism, peer: &Ism, dmb: Dmb, mine: &Dmb) {
 
 #[test]
 fn a_function_that_fails_is_lost_to_both_sides() {
-    for fault in [Fault::Failure, Fault::Disabled] {
+    for fault in [End::Failure, End::Disabled].map(Fault::End) {
         let (fabric, device, peer) = two();
         let dmb = device.register_dmb(peer.gid(), LEN, None).unwrap();
         let theirs = peer.register_dmb(device.gid(), LEN, None).unwrap();
@@ -302,7 +302,7 @@ fn a_function_that_is_gone() {
     let (fabric, device, peer) = two();
     let dmb = device.register_dmb(peer.gid(), LEN, None).unwrap();
     let theirs = peer.register_dmb(device.gid(), LEN, None).unwrap();
-    fabric.inject(0, Fault::Lost);
+    fabric.inject(0, Fault::End(End::Lost));
     is_lost(&device, &peer, dmb, &theirs);
     drop(device);
     until("not closed", || !fabric.is_open(0));
@@ -333,7 +333,7 @@ fn a_function_that_fails_amid_a_move() {
     let (fabric, owner, user) = two();
     let dmb = owner.register_dmb(user.gid(), LEN, None).unwrap();
     let theirs = user.register_dmb(owner.gid(), LEN, None).unwrap();
-    fabric.inject(1, Fault::FailureAfter { stores: 2 });
+    fabric.inject(1, Fault::EndAfter { stores: 2, end: End::Failure });
     let data: Vec<u8> = (0..20_000u32).map(|i| (i % 249) as u8 + 1).collect();
     assert!(matches!(user.move_data(dmb.token(), 0, true, 0, &data), Err(DeviceError::Lost)));
     until("the owner was not told", || has_hung_up(&dmb));

@@ -22,6 +22,7 @@ pub mod loopback;
 mod memory;
 mod parking;
 pub mod region;
+mod sealed;
 mod writing;
 
 pub(crate) use barrier::order;

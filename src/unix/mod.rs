@@ -2,6 +2,7 @@
 //! `fork` makes of a process.
 
 pub(crate) mod closer;
+pub(crate) mod entrance;
 pub(crate) mod errno;
 pub(crate) mod generation;
 mod handed;
@@ -15,6 +16,7 @@ pub(crate) mod sockopt;
 #[cfg(feature = "stack")]
 pub(crate) mod tun;
 
+pub(crate) use entrance::Entrance;
 pub(crate) use generation::Generation;
 pub(crate) use handed::Handed;
 pub(crate) use kept::Kept;

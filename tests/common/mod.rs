@@ -1,6 +1,8 @@
 //! What the tests share: pairs of streams, and other processes.
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
+#[cfg(feature = "vfio-user")]
+pub mod ism;
 pub mod namespace;
 mod process;
 pub mod region;

@@ -14,6 +14,14 @@ pub enum IsmError {
     /// A way to a function has a window that DMBs do not fit in, or stores nothing.
     #[error("the function has no room for buffers, or takes no data")]
     Useless,
+    /// Its server cannot be reached.
+    #[cfg(feature = "vfio-user")]
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// Its server has something else.
+    #[cfg(feature = "vfio-user")]
+    #[error("not a server of an ISM function: {0}")]
+    Server(&'static str),
     /// It refuses to begin.
     #[error(transparent)]
     Device(#[from] DeviceError),

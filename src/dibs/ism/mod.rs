@@ -8,6 +8,8 @@
 //! The hardware is that of IBM Z. [`soft`] has the same in software.
 
 mod addresses;
+#[cfg_attr(not(feature = "vfio-user"), allow(dead_code))]
+mod capability;
 mod command;
 mod device;
 mod dmbs;
@@ -18,7 +20,11 @@ mod signals;
 pub mod soft;
 mod store;
 mod transport;
+#[cfg(feature = "vfio-user")]
+mod vfio_user;
 
 pub use device::Ism;
 pub use error::IsmError;
 pub use transport::{Description, Transport};
+#[cfg(feature = "vfio-user")]
+pub use vfio_user::VfioUser;

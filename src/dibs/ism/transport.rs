@@ -13,11 +13,25 @@ pub(super) mod region {
     pub(in super::super) const CONFIG: u32 = 7;
 }
 
+/// Kinds of interrupts, by VFIO's numbers.
+#[cfg(any(feature = "vfio", feature = "vfio-user"))]
+pub(super) mod irq {
+    /// That of signals and events.
+    pub(in super::super) const MSI: u32 = 1;
+    /// The function has failed.
+    pub(in super::super) const ERROR: u32 = 3;
+}
+
 /// In the configuration space, little-endian.
 pub(super) mod config {
     /// Vendor and device.
     pub(in super::super) const IDENTITY: u64 = 0;
     pub(in super::super) const COMMAND: u64 = 4;
+    pub(in super::super) const STATUS: usize = 6;
+    /// In the status.
+    pub(in super::super) const HAS_CAPABILITIES: u8 = 0x10;
+    /// The place of the first capability.
+    pub(in super::super) const CAPABILITIES: usize = 0x34;
     /// To be set in the command: answers at its regions, and reaches our memory.
     pub(in super::super) const MEMORY: u16 = 2;
     pub(in super::super) const MASTER: u16 = 4;
@@ -36,7 +50,7 @@ pub(super) const fn split(at: u64) -> (u32, u64) {
 }
 
 /// BAR 0 has 2^48 bytes.
-const REGION_SHIFT: u32 = 48;
+pub(super) const REGION_SHIFT: u32 = 48;
 
 /// What is known of a function before it is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]

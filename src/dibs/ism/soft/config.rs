@@ -1,23 +1,16 @@
-//! The configuration space of a function.
-//!
-//! Behind the usual head comes a vendor's capability with what Linux tells of a real function beside its regions, so that
-//! a client which has no more than the regions learns it too. Little-endian:
-//!
-//! | byte | content |
-//! |---|---|
-//! | 0x40 | 0x09, 0, 24, 1: a vendor's capability, the last, of 24 bytes, in its first form |
-//! | 0x44 | fabric (PCHID), 16 bits |
-//! | 0x46 | bytes of the longest store block, 16 bits |
-//! | 0x48 | first address for memory, 64 bits |
-//! | 0x50 | last address for memory, 64 bits |
+//! The configuration space of a function: the usual head, and behind it the [capability](super::super::capability) that
+//! describes the function.
 
-use super::super::transport::{Description, config};
+use super::super::{
+    capability,
+    transport::{Description, config},
+};
 
 /// Bytes of it.
 pub(super) const LEN: usize = 256;
 
+/// Where the capability is.
 const CAPABILITY: usize = 0x40;
-const CAPABILITY_HEAD: [u8; 4] = [9, 0, 24, 1];
 
 /// The configuration space of a function.
 #[derive(Clone, Debug)]
@@ -26,17 +19,12 @@ pub(super) struct Config([u8; LEN]);
 impl Config {
     pub(super) fn new(description: &Description) -> Self {
         let mut bytes = [0; LEN];
-        let longest = u16::try_from(description.max_store).unwrap_or(u16::MAX);
-        let parts: [(usize, &[u8]); 8] = [
+        let parts: [(usize, &[u8]); 4] = [
             (config::IDENTITY as usize, &config::ISM.to_le_bytes()),
             // There are capabilities, and the first is there.
-            (0x06, &[0x10]),
-            (0x34, &[CAPABILITY as u8]),
-            (CAPABILITY, &CAPABILITY_HEAD),
-            (0x44, &description.fabric.0.to_le_bytes()),
-            (0x46, &longest.to_le_bytes()),
-            (0x48, &description.window.start.to_le_bytes()),
-            (0x50, &(description.window.end.saturating_sub(1)).to_le_bytes()),
+            (config::STATUS, &[config::HAS_CAPABILITIES]),
+            (config::CAPABILITIES, &[CAPABILITY as u8]),
+            (CAPABILITY, &capability::emit(description)),
         ];
         for (at, part) in parts {
             bytes.iter_mut().skip(at).zip(part).for_each(|(to, from)| *to = *from);
@@ -80,20 +68,6 @@ impl Config {
     }
 }
 
-/// What the capability says; `None` if there is none of this form.
-#[cfg(test)]
-pub(super) fn description(bytes: &[u8]) -> Option<Description> {
-    let bytes = bytes.get(CAPABILITY..)?.first_chunk::<24>()?;
-    let (words, _) = bytes.as_chunks::<8>();
-    let [head, start, last] = *words else { return None };
-    let [a, b, c, d, fabric @ .., e, f] = head;
-    (CAPABILITY_HEAD == [a, b, c, d]).then(|| Description {
-        fabric: crate::dibs::Chid(u16::from_le_bytes(fabric)),
-        window: u64::from_le_bytes(start)..u64::from_le_bytes(last).saturating_add(1),
-        max_store: u16::from_le_bytes([e, f]).into(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,10 +80,7 @@ mod tests {
         let mut bytes = [0; LEN];
         assert!(config.read(0, &mut bytes));
         assert_eq!(bytes[..4], [0x14, 0x10, 0xed, 0x04]);
-        assert_eq!(super::description(&bytes), Some(description));
-        bytes[0x43] = 2;
-        assert_eq!(super::description(&bytes), None);
-        assert_eq!(super::description(&bytes[..80]), None);
+        assert_eq!(capability::find(&bytes), Some(description));
     }
 
     #[test]

@@ -11,17 +11,27 @@ pub enum Fault {
         /// What it is answered; 0xffff is none at all.
         code: u16,
     },
-    /// After so many more store blocks the function stops, as by [`Fault::Failure`].
-    FailureAfter {
+    /// The function ends.
+    End(End),
+    /// It ends with a store block after so many more.
+    EndAfter {
         /// Store blocks.
         stores: u64,
+        /// How.
+        end: End,
     },
-    /// The function is in error: it refuses all, and others are told.
-    Failure,
-    /// The function was disabled: it refuses all, and others are told.
-    Disabled,
-    /// The function is gone: all bits of what is read are set, nobody is told.
-    Lost,
     /// The function writes something else than the number of an event into its queue.
     BadQueue,
+}
+
+/// How a function comes to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum End {
+    /// It is in error: it refuses all, and others are told.
+    Failure,
+    /// It was disabled: it refuses all, and others are told.
+    Disabled,
+    /// It is gone: all bits of what is read are set, nobody is told.
+    Lost,
 }

@@ -31,6 +31,22 @@ impl SoftFunction {
         Self { fabric, number, end }
     }
 
+    /// Maps memory of the caller's.
+    pub(super) fn map_memory(&self, iova: u64, memory: Arc<Memory>) -> io::Result<()> {
+        self.fabric.model().map(self.number, iova, memory)
+    }
+
+    /// Where interrupts are signalled.
+    pub(super) fn ring_at(&self, eventfd: Option<Eventfd>) {
+        self.fabric.model().set_interrupt(self.number, eventfd);
+    }
+
+    /// Where the end of the function is signalled, in place of [`Transport::end`].
+    #[cfg(feature = "vfio-user")]
+    pub(super) fn ring_at_end(&self, eventfd: Option<Eventfd>) {
+        self.fabric.model().set_end(self.number, eventfd);
+    }
+
     /// Which function of the fabric it is.
     pub fn number(&self) -> usize {
         self.number
@@ -71,7 +87,7 @@ impl Transport for SoftFunction {
 
     fn map(&self, iova: u64, len: usize) -> Result<Arc<Memory>, DeviceError> {
         let memory = Arc::new(Memory::anonymous(len)?);
-        self.fabric.model().map(self.number, iova, memory.clone())?;
+        self.map_memory(iova, memory.clone())?;
         Ok(memory)
     }
 
@@ -84,7 +100,7 @@ impl Transport for SoftFunction {
             Some(fd) => Some(Eventfd::of(fd.try_clone_to_owned()?).map_err(|_| Errno::INVAL)?),
             None => None,
         };
-        self.fabric.model().set_interrupt(self.number, interrupt);
+        self.ring_at(interrupt);
         Ok(())
     }
 

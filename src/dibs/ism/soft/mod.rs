@@ -24,10 +24,14 @@ mod fault;
 mod function;
 mod model;
 pub mod refusal;
+#[cfg(feature = "vfio-user")]
+mod server;
 #[cfg(test)]
 mod tests;
 
 pub use counters::Counters;
 pub use fabric::{SoftIsm, SoftIsmSettings};
-pub use fault::Fault;
+pub use fault::{End, Fault};
 pub use function::SoftFunction;
+#[cfg(feature = "vfio-user")]
+pub use server::{SoftIsmServer, SoftIsmStop};

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Counters, Fault, config::Config, dma::Dma, refusal};
+use super::{Counters, End, Fault, config::Config, dma::Dma, refusal};
 use crate::dibs::{
     Memory, VlanId,
     eventfd::Eventfd,
@@ -54,7 +54,7 @@ struct Function {
     end: Option<Arc<Eventfd>>,
     counters: Counters,
     answers: Vec<(u32, u16)>,
-    stores_left: Option<u64>,
+    stores_left: Option<(u64, End)>,
 }
 
 /// How a function is.
@@ -92,6 +92,12 @@ impl Model {
 
     pub(super) fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// How many functions there are.
+    #[cfg(feature = "vfio-user")]
+    pub(super) fn len(&self) -> usize {
+        self.functions.len()
     }
 
     pub(super) fn gid(&self, number: usize) -> Option<u64> {
@@ -149,18 +155,25 @@ impl Model {
         let Ok(function) = self.function(number) else { return };
         match fault {
             Fault::Answer { command, code } => function.answers.push((command, code)),
-            Fault::FailureAfter { stores } => function.stores_left = Some(stores),
-            Fault::Failure => self.stop(number, device::FAILED),
-            Fault::Disabled => self.stop(number, device::DISABLED),
-            Fault::Lost => {
-                function.state = Condition::Lost;
-                function.ring_end();
-            }
+            Fault::End(end) => self.end(number, end),
+            Fault::EndAfter { stores, end } => function.stores_left = Some((stores, end)),
             Fault::BadQueue => {
                 if let Some(page) = function.ieq.and_then(|(iova, _)| function.dma.page(iova)) {
                     let _ = page.store(0, u64::MAX);
                     function.interrupt();
                 }
+            }
+        }
+    }
+
+    fn end(&mut self, number: usize, end: End) {
+        match end {
+            End::Failure => self.stop(number, device::FAILED),
+            End::Disabled => self.stop(number, device::DISABLED),
+            End::Lost => {
+                let Ok(function) = self.function(number) else { return };
+                function.state = Condition::Lost;
+                function.ring_end();
             }
         }
     }
@@ -204,6 +217,15 @@ impl Model {
     pub(super) fn set_interrupt(&mut self, number: usize, interrupt: Option<Eventfd>) {
         if let Ok(function) = self.function(number) {
             function.interrupt = interrupt;
+        }
+    }
+
+    #[cfg(feature = "vfio-user")]
+    pub(super) fn set_end(&mut self, number: usize, end: Option<Eventfd>) {
+        let Ok(function) = self.function(number) else { return };
+        function.end = end.map(Arc::new);
+        if function.state != Condition::Working {
+            function.ring_end();
         }
     }
 
@@ -266,8 +288,8 @@ impl Model {
 
     fn try_store(&mut self, number: usize, offset: u64, data: &[u8]) -> io::Result<()> {
         let refused = || io::Error::from(Errno::IO);
-        if self.working(number)?.uses_up_a_store() {
-            self.stop(number, device::FAILED);
+        if let Some(end) = self.working(number)?.use_up_a_store() {
+            self.end(number, end);
             return Err(refused());
         }
         let gid = self.working(number)?.gid;
@@ -460,15 +482,16 @@ impl Function {
         Some(self.answers.remove(at).1)
     }
 
-    /// True if no store is left.
-    fn uses_up_a_store(&mut self) -> bool {
-        let Some(left) = &mut self.stores_left else { return false };
+    /// How it ends, if no store is left.
+    fn use_up_a_store(&mut self) -> Option<End> {
+        let (left, end) = self.stores_left.as_mut()?;
         if *left == 0 {
+            let end = *end;
             self.stores_left = None;
-            return true;
+            return Some(end);
         }
         *left -= 1;
-        false
+        None
     }
 
     fn answer(&mut self, code: u32, result: Result<Answer, u16>) {
