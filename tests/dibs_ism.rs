@@ -351,7 +351,12 @@ fn other_devices_are_left_alone() {
     struct Other;
     impl Transport for Other {
         fn description(&self) -> smcd::dibs::ism::Description {
-            smcd::dibs::ism::Description { fabric: Chid(1), window: 1 << 32..2 << 32, max_store: 4096 }
+            smcd::dibs::ism::Description {
+                fabric: Chid(1),
+                window: 1 << 32..2 << 32,
+                max_store: 4096,
+                pnetid: None,
+            }
         }
         fn read(&self, _: u64, out: &mut [u8]) -> std::io::Result<()> {
             out.fill(0x11);

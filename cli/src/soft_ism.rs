@@ -15,7 +15,7 @@ use signal_hook::{
     iterator::Signals,
 };
 use smcd::dibs::{
-    Chid,
+    Chid, PnetId,
     ism::soft::{Counters, End, Fault, SoftIsm, SoftIsmServer, SoftIsmSettings},
 };
 
@@ -37,6 +37,9 @@ pub(crate) struct SoftIsmArgs {
     /// The fabric, a PCHID.
     #[arg(long, value_name = "ID", default_value = "0x07c0", value_parser = fabric_id)]
     fabric: Chid,
+    /// The physical network that they belong to.
+    #[arg(long, value_name = "NAME")]
+    pnetid: Option<PnetId>,
     /// Bytes of the longest store block.
     #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_store: u16,
@@ -52,6 +55,7 @@ impl SoftIsmArgs {
         let mut settings = SoftIsmSettings::default();
         settings.functions = self.functions.into();
         (settings.fabric, settings.max_store) = (self.fabric, self.max_store.into());
+        settings.pnetid = self.pnetid;
         if let Some((function, _)) = self.fault.iter().find(|(function, _)| *function >= settings.functions) {
             anyhow::bail!("there is no function {function}");
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Chid, DeviceError, DmbToken, Gid, Memory, VlanId, barrier,
+    Chid, DeviceError, DmbToken, Gid, Memory, PnetId, VlanId, barrier,
     writing::{self, Order, Writing},
 };
 use crate::unix::closer;
@@ -23,6 +23,16 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// The device's own identity.
     fn gid(&self) -> Gid;
+
+    /// The physical network that the device belongs to; `None` if it says nothing of that.
+    fn pnetid(&self) -> Option<PnetId> {
+        None
+    }
+
+    /// True if the device can be used with version 2 of SMC-D; all but the oldest can.
+    fn speaks_v2(&self) -> bool {
+        true
+    }
 
     /// Asks whether the device `gid` can be reached, within `vlan` if the fabric knows VLANs.
     ///

@@ -6,6 +6,7 @@ pub(crate) mod entrance;
 pub(crate) mod errno;
 pub(crate) mod generation;
 mod handed;
+pub(crate) mod interfaces;
 pub(crate) mod kept;
 pub(crate) mod name;
 pub(crate) mod packet;

@@ -5,16 +5,17 @@
 //!
 //! | byte | content |
 //! |---|---|
-//! | 0 | 0x09, the place of the next capability, 24, 1: a vendor's capability of 24 bytes, in its first form |
+//! | 0 | 0x09, the place of the next capability, 40, 1: a vendor's capability of 40 bytes, in its first form |
 //! | 4 | fabric (PCHID), 16 bits |
 //! | 6 | bytes of the longest store block, 16 bits |
 //! | 8 | first address for memory, 64 bits |
 //! | 16 | last address for memory, 64 bits |
+//! | 24 | PNETID in ASCII, 16 bytes; zero if there is none |
 
 use super::transport::{Description, config};
-use crate::dibs::Chid;
+use crate::dibs::{Chid, PnetId};
 
-const LEN: usize = 24;
+const LEN: usize = 40;
 const VENDOR: u8 = 9;
 const FORM: u8 = 1;
 
@@ -27,9 +28,10 @@ pub(super) fn emit(description: &Description) -> [u8; LEN] {
     let [f0, f1] = description.fabric.0.to_le_bytes();
     let head = [VENDOR, 0, LEN as u8, FORM, f0, f1, longest[0], longest[1]];
     let (start, last) = (description.window.start, description.window.end.saturating_sub(1));
+    let name = description.pnetid.map_or([0; PnetId::LEN], PnetId::to_bytes);
     let mut bytes = [0; LEN];
     let parts = [head, start.to_le_bytes(), last.to_le_bytes()];
-    bytes.iter_mut().zip(parts.into_iter().flatten()).for_each(|(to, from)| *to = from);
+    bytes.iter_mut().zip(parts.into_iter().flatten().chain(name)).for_each(|(to, from)| *to = from);
     bytes
 }
 
@@ -56,12 +58,14 @@ pub(super) fn find(space: &[u8]) -> Option<Description> {
 
 fn parse(bytes: &[u8]) -> Option<Description> {
     let bytes = bytes.first_chunk::<LEN>()?;
-    let (words, _) = bytes.as_chunks::<8>();
+    let (head, name) = bytes.split_last_chunk::<{ PnetId::LEN }>()?;
+    let (words, _) = head.as_chunks::<8>();
     let [[_, _, len, form, fabric @ .., l0, l1], start, last] = *words else { return None };
     (usize::from(len) == LEN && form == FORM).then(|| Description {
         fabric: Chid(u16::from_le_bytes(fabric)),
         window: u64::from_le_bytes(start)..u64::from_le_bytes(last).saturating_add(1),
         max_store: u16::from_le_bytes([l0, l1]).into(),
+        pnetid: PnetId::from_bytes(*name),
     })
 }
 
@@ -72,7 +76,8 @@ mod tests {
     use super::*;
 
     fn description() -> Description {
-        Description { fabric: Chid(0x1234), window: 0x1000..1 << 32, max_store: 4096 }
+        let pnetid = "NET1".parse().ok();
+        Description { fabric: Chid(0x1234), window: 0x1000..1 << 32, max_store: 4096, pnetid }
     }
 
     /// A space in which these are linked.
@@ -89,16 +94,17 @@ mod tests {
 
     #[test]
     fn it_has_these_bytes() {
-        let golden = [9, 0, 24, 1, 0x34, 0x12, 0, 0x10, 0, 0x10, 0, 0, 0, 0, 0, 0];
+        let golden = [9, 0, 40, 1, 0x34, 0x12, 0, 0x10, 0, 0x10, 0, 0, 0, 0, 0, 0];
         assert_eq!(emit(&description())[..16], golden);
-        assert_eq!(emit(&description())[16..], [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        assert_eq!(emit(&description())[16..24], [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        assert_eq!(emit(&description())[24..], *b"NET1            ");
     }
 
     #[test]
     fn it_is_found_among_others() {
         let ours = emit(&description());
         let others: (u8, &[u8]) = (0x50, &[5, 0, 0, 0]);
-        let foreign: (u8, &[u8]) = (0x60, &[9, 0, 24, 2]);
+        let foreign: (u8, &[u8]) = (0x60, &[9, 0, 40, 2]);
         assert_eq!(find(&space(&[(0x40, &ours)])), Some(description()));
         assert_eq!(find(&space(&[others, foreign, (0x80, &ours)])), Some(description()));
         assert_eq!(find(&space(&[others, foreign])), None);

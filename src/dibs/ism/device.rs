@@ -24,7 +24,9 @@ use super::{
     store::{Address, PAGE, SEGMENT, is_token, pieces},
     transport::{Description, Transport, at, region},
 };
-use crate::dibs::{Chid, Device, DeviceError, Dmb, DmbToken, Event, Gid, Memory, VlanId, eventfd::Eventfd};
+use crate::dibs::{
+    Chid, Device, DeviceError, Dmb, DmbToken, Event, Gid, Memory, PnetId, VlanId, eventfd::Eventfd,
+};
 
 /// Events that wait for somebody who takes them; more are lost.
 const MAX_EVENTS: usize = 64;
@@ -306,6 +308,14 @@ impl Device for Ism {
 
     fn gid(&self) -> Gid {
         self.0.gid
+    }
+
+    fn pnetid(&self) -> Option<PnetId> {
+        self.0.description.pnetid
+    }
+
+    fn speaks_v2(&self) -> bool {
+        self.0.is_v2
     }
 
     fn query_remote_gid(&self, gid: Gid, vlan: Option<VlanId>) -> Result<(), DeviceError> {

@@ -8,6 +8,9 @@ use crate::dibs::DeviceError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IsmError {
+    /// It cannot be reached so: there is no such way, or this program was built without it.
+    #[error("not a place of an ISM function that this program can reach")]
+    Place,
     /// It is something else.
     #[error("the function is no ISM device but {0:#010x}")]
     OtherDevice(u32),

@@ -16,6 +16,7 @@ mod dmbs;
 mod error;
 mod events;
 mod function;
+mod place;
 mod signals;
 pub mod soft;
 mod store;

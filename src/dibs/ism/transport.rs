@@ -2,7 +2,7 @@
 
 use std::{fmt, io, ops::Range, os::fd::BorrowedFd, sync::Arc};
 
-use crate::dibs::{Chid, DeviceError, Memory};
+use crate::dibs::{Chid, DeviceError, Memory, PnetId};
 
 /// Regions of a function, by VFIO's numbers.
 pub(super) mod region {
@@ -61,6 +61,8 @@ pub struct Description {
     pub window: Range<u64>,
     /// Bytes of the longest store block.
     pub max_store: usize,
+    /// The physical network that it belongs to.
+    pub pnetid: Option<PnetId>,
 }
 
 /// A way to a function, which belongs to whoever has it: by VFIO, or into a model.

@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn it_says_what_the_function_is() {
-        let description = Description { fabric: Chid(0x1234), window: 0x1000..1 << 32, max_store: 4096 };
+        let description =
+            Description { fabric: Chid(0x1234), window: 0x1000..1 << 32, max_store: 4096, pnetid: None };
         let config = Config::new(&description);
         let mut bytes = [0; LEN];
         assert!(config.read(0, &mut bytes));
@@ -85,7 +86,8 @@ mod tests {
 
     #[test]
     fn only_the_command_is_written() {
-        let mut config = Config::new(&Description { fabric: Chid(1), window: 0..1, max_store: 1 });
+        let mut config =
+            Config::new(&Description { fabric: Chid(1), window: 0..1, max_store: 1, pnetid: None });
         assert!(!config.is_enabled() && !config.is_master());
         assert!(config.write(4, &[6, 0]));
         assert!(config.is_enabled() && config.is_master());

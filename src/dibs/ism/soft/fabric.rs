@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Counters, Fault, SoftFunction, model::Model};
-use crate::dibs::{Chid, Gid, eventfd::Eventfd, ism::transport::Description};
+use crate::dibs::{Chid, Gid, PnetId, eventfd::Eventfd, ism::transport::Description};
 
 /// What the functions of a fabric are like.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,12 +21,14 @@ pub struct SoftIsmSettings {
     pub window: Range<u64>,
     /// Bytes of the longest store block, at most 4096.
     pub max_store: usize,
+    /// The physical network that they belong to.
+    pub pnetid: Option<PnetId>,
 }
 
 /// Two functions, with room for 4 GiB of DMBs each.
 impl Default for SoftIsmSettings {
     fn default() -> Self {
-        Self { functions: 2, fabric: Chid(0x07c0), window: 1 << 32..2 << 32, max_store: 4096 }
+        Self { functions: 2, fabric: Chid(0x07c0), window: 1 << 32..2 << 32, max_store: 4096, pnetid: None }
     }
 }
 
@@ -44,6 +46,7 @@ impl SoftIsm {
             fabric: settings.fabric,
             window: settings.window.clone(),
             max_store: settings.max_store.clamp(1, 4096),
+            pnetid: settings.pnetid,
         };
         Ok(Self(Arc::new(Mutex::new(Model::new(description, settings.functions)?))))
     }
