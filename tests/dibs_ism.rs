@@ -209,7 +209,7 @@ fn events_arrive_in_order() {
             event = other.take_event();
             event.is_some()
         });
-        assert_eq!(event, Some(Event { from: one.gid(), code: 0x80, data: round }));
+        assert_eq!(event, Some(Event::Software { from: one.gid(), code: 0x80, data: round }));
     }
     assert_eq!(other.take_event(), None);
     let nobody = Gid::from_halves(1, 0);

@@ -15,21 +15,28 @@ use std::{
 };
 
 use common::{
+    block_on, in_time,
     ism::{Functions, Server, Sockets, until},
-    role,
+    pattern, role,
+    soft_ism::over_ism,
+    spawn_with,
 };
 use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
     process::{Pid, Signal, kill_process},
 };
-use smcd::dibs::{
-    Device, DeviceError,
-    ism::{
-        Ism, IsmError,
-        soft::{End, Fault},
+use smcd::{
+    Handshake, SmcConfig, SmcListener, SmcStream, Transport,
+    dibs::{
+        Chid, Device, DeviceError,
+        ism::{
+            Ism, IsmError,
+            soft::{End, Fault},
+        },
     },
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const LEN: usize = 65536;
 
@@ -217,4 +224,50 @@ fn clients_that_break_the_rules_lose_only_their_connection() {
     drop(socket);
     let device = functions.open(0);
     device.query_remote_gid(device.gid(), None).unwrap();
+}
+
+/// A process that knows of a function, and of the network, by its settings alone.
+#[test]
+fn settings_of_the_environment() {
+    let Some(addr) = role() else { return };
+    block_on(async {
+        let config = SmcConfig::from_env().unwrap().handshake(Handshake::InBand);
+        let mut stream = SmcStream::connect_with(addr, &config).await.unwrap();
+        let Transport::Smcd { chid, .. } = stream.transport() else { panic!("{}", stream.transport()) };
+        assert_eq!(chid, Chid(0x07c0));
+        stream.write_all(&pattern(1, 300_000)).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).await.unwrap();
+        assert!(got == pattern(2, 300_000));
+    });
+}
+
+#[test]
+fn streams_between_processes_that_have_functions_of_a_third() {
+    if role().is_some() {
+        return;
+    }
+    let server = Server::new();
+    for version in [1, 2] {
+        block_on(async {
+            let config = over_ism(server.open(0), version);
+            let listener = SmcListener::bind_with("127.0.0.1:0", config).await.unwrap();
+            let addr = listener.local_addr().unwrap().to_string();
+            let child = spawn_with("settings_of_the_environment", &addr, |child| {
+                child.env("SMCD_ISM", server.sockets.of(1)).env("SMCD_PNETIDS", "lo=net1");
+            });
+            let (stream, _) = in_time(listener.accept()).await.unwrap();
+            assert!(stream.transport().is_smcd(), "{}", stream.transport());
+            let (mut read, mut write) = stream.into_split();
+            let send = async {
+                write.write_all(&pattern(2, 300_000)).await.unwrap();
+                write.shutdown().await.unwrap();
+            };
+            let mut got = Vec::new();
+            let (_, received) = in_time(async { tokio::join!(send, read.read_to_end(&mut got)) }).await;
+            assert!(received.unwrap() == 300_000 && got == pattern(1, 300_000));
+            assert!(child.wait_with_output().unwrap().status.success());
+        });
+    }
 }

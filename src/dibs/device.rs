@@ -169,15 +169,20 @@ pub trait Device: Send + Sync + fmt::Debug {
     }
 }
 
-/// A software event, sent by [`Device::signal_event`].
+/// What a device hears of others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Event {
-    /// The device that has sent it.
-    pub from: Gid,
-    /// What it means, for the clients of the devices to agree on.
-    pub code: u32,
-    /// What belongs to it.
-    pub data: u64,
+pub enum Event {
+    /// Sent by [`Device::signal_event`].
+    Software {
+        /// The device that has sent it.
+        from: Gid,
+        /// What it means, for the clients of the devices to agree on.
+        code: u32,
+        /// What belongs to it.
+        data: u64,
+    },
+    /// This device is gone, or has been taken away from whoever had it. The next to have it knows nothing of what was before.
+    Gone(Gid),
 }
 
 /// What an endpoint can wait for at its DMB.

@@ -140,17 +140,30 @@ impl Stack {
 
     /// What Linux' SMC-D tells the other devices: that it has let go of a link group, or that it wants to be answered.
     fn take_event(&self, at: usize, device: &Arc<dyn Device>, event: Event) {
-        match GroupEvent::parse(event.code, event.data) {
-            Some(GroupEvent::Shutdown) => {
-                // Its connections have been told by their rings. The next one makes first contact.
-                self.groups().retain(|pair, _| pair.device != at || pair.peer != event.from);
-            }
+        let (from, code, data) = match event {
+            Event::Software { from, code, data } => (from, code, data),
+            Event::Gone(gid) => return self.forget(at, gid),
+        };
+        match GroupEvent::parse(code, data) {
+            Some(GroupEvent::Shutdown) => self.forget(at, from),
             Some(GroupEvent::TestLink(answer)) => {
                 // Who asks again while the last answer was not taken is not in want of another.
-                let _ = device.signal_event(event.from, event.code, answer);
+                let _ = device.signal_event(from, code, answer);
             }
-            None => tracing::debug!(code = event.code, "an event that means nothing"),
+            None => tracing::debug!(code, "an event that means nothing"),
         }
+    }
+
+    /// Lets go of the groups with a peer that has done so. Its connections have been told by their rings; the next one makes
+    /// first contact.
+    fn forget(&self, at: usize, peer: Gid) {
+        self.groups().retain(|pair, group| {
+            let is_other = pair.device != at || pair.peer != peer;
+            if !is_other {
+                group.unconfirm();
+            }
+            is_other
+        });
     }
 
     /// Makes sure that a device takes part in a VLAN.

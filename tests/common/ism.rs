@@ -18,7 +18,7 @@ use smcd::dibs::ism::{
     soft::{SoftIsm, SoftIsmServer, SoftIsmSettings, SoftIsmStop},
 };
 
-use super::{role, spawn};
+use super::{role, soft_ism::fabric, spawn};
 
 /// A directory for sockets, gone with this.
 pub struct Sockets(PathBuf);
@@ -113,9 +113,7 @@ impl Drop for Server {
 /// What the other process does, until it is killed.
 pub fn serve_functions() {
     let Some(directory) = role() else { return };
-    let mut settings = SoftIsmSettings::default();
-    settings.functions = 3;
-    SoftIsmServer::bind(SoftIsm::new(&settings).unwrap(), directory).unwrap().run().unwrap();
+    SoftIsmServer::bind(fabric(3), directory).unwrap().run().unwrap();
 }
 
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -7,6 +7,7 @@ pub mod namespace;
 mod process;
 pub mod region;
 mod settings;
+pub mod soft_ism;
 
 use std::{future::Future, time::Duration};
 

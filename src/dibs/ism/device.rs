@@ -28,7 +28,7 @@ use crate::dibs::{
     Chid, Device, DeviceError, Dmb, DmbToken, Event, Gid, Memory, PnetId, VlanId, eventfd::Eventfd,
 };
 
-/// Events that wait for somebody who takes them; more are lost.
+/// Events that wait for somebody who takes them; more are lost. Of ends there can be as many again.
 const MAX_EVENTS: usize = 64;
 
 /// Events that are read at a time.
@@ -207,11 +207,15 @@ impl Inner {
             Notice::FunctionGone { gid } => {
                 state.endings += 1;
                 state.dmbs.hang_up(|_, dmb| dmb.user == gid);
+                let gone = Event::Gone(Gid::from_halves(gid, 0));
+                if state.events.len() < 2 * MAX_EVENTS && !state.events.contains(&gone) {
+                    state.events.push_back(gone);
+                }
             }
             Notice::Software { from, code, info } => {
                 if state.events.len() < MAX_EVENTS {
                     let from = Gid::from_halves(from, 0);
-                    state.events.push_back(Event { from, code, data: info });
+                    state.events.push_back(Event::Software { from, code, data: info });
                 } else {
                     tracing::warn!(code, "an event of an ISM function is lost, for nobody takes them");
                 }

@@ -113,7 +113,11 @@ impl Channel {
 
     fn receive(&mut self, out: &mut [u8]) -> io::Result<()> {
         // No descriptors are expected, and so none are taken.
-        self.socket.read_exact(out)
+        self.socket.read_exact(out).map_err(|error| match error.kind() {
+            // Its patience is at an end.
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => error,
+        })
     }
 }
 
