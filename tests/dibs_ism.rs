@@ -377,3 +377,65 @@ fn other_devices_are_left_alone() {
     }
     assert!(matches!(Ism::open(Arc::new(Other)), Err(IsmError::OtherDevice(0x1111_1111))));
 }
+
+/// In a virtual machine: a function of ivshmem that is bound to `vfio-pci`, the first of those named in `SMCD_TEST_VFIO`
+/// (`interop/devices`). It is no ISM function, but VFIO is asked for all that such a one needs.
+#[cfg(feature = "vfio")]
+#[test]
+fn what_is_asked_of_vfio() {
+    use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+    use smcd::dibs::ism::{Description, Vfio, VfioWay};
+    use std::os::fd::AsFd;
+
+    let Ok(addresses) = std::env::var("SMCD_TEST_VFIO") else {
+        eprintln!("SKIPPED: SMCD_TEST_VFIO does not name functions");
+        return;
+    };
+    let address = addresses.split_whitespace().next().unwrap();
+    assert!(matches!(Vfio::open("../0"), Err(IsmError::Place)));
+    let what_it_is = Ism::open_vfio(address);
+    assert!(matches!(what_it_is, Err(IsmError::OtherDevice(0x1110_1af4))), "{what_it_is:?}");
+    let description =
+        Description { fabric: Chid(1), window: 1 << 32..2 << 32, max_store: 4096, pnetid: None };
+    let has_iommufd = std::fs::metadata("/dev/iommu").is_ok();
+    for way in [VfioWay::Group, VfioWay::Iommufd] {
+        if way == VfioWay::Iommufd && !has_iommufd {
+            eprintln!("SKIPPED: the kernel has no iommufd");
+            continue;
+        }
+        let function = Arc::new(Vfio::open_as(address, way, description.clone()).unwrap());
+        assert!(matches!(Ism::open(function.clone()), Err(IsmError::OtherDevice(0x1110_1af4))));
+        let at = |region: u64, offset: u64| region << 48 | offset;
+        // Configuration space: memory and bus master.
+        let mut command = [0; 2];
+        function.read(at(7, 4), &mut command).unwrap();
+        function.write(at(7, 4), &[command[0] | 6, command[1]]).unwrap();
+        function.read(at(7, 4), &mut command).unwrap();
+        assert_eq!(command[0] & 6, 6);
+        assert!(
+            function.read(at(7, 1 << 20), &mut [0]).is_err() && function.read(at(5, 0), &mut [0]).is_err()
+        );
+        // Memory: no address twice, and free again afterwards.
+        let (iova, len) = (1 << 32, 1 << 20);
+        let memory = function.map(iova, len).unwrap();
+        memory.write(len - 4, b"done").unwrap();
+        assert!(function.map(iova, 4096).is_err());
+        function.unmap(iova, len).unwrap();
+        function.map(iova, 4096).unwrap();
+        // An interrupt: the function rings itself, at the register behind its number.
+        let bell = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        function.set_interrupt(Some(bell.as_fd())).unwrap();
+        let mut number = [0; 4];
+        function.read(at(0, 8), &mut number).unwrap();
+        let ring = u32::from_le_bytes(number) << 16;
+        function.write(at(0, 12), &ring.to_le_bytes()).unwrap();
+        let mut fds = [PollFd::new(&bell, PollFlags::IN)];
+        assert_eq!(poll(&mut fds, Some(&Timespec { tv_sec: 10, tv_nsec: 0 })).unwrap(), 1, "no interrupt");
+        function.set_interrupt(None).unwrap();
+        assert!(function.end().is_none_or(|end| {
+            let mut fds = [PollFd::new(&end, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 0
+        }));
+        println!("by {way:?}");
+    }
+}

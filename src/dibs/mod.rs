@@ -24,6 +24,8 @@ mod parking;
 mod pnetid;
 pub mod region;
 mod sealed;
+#[cfg(feature = "vfio")]
+mod vfio;
 mod writing;
 
 pub(crate) use barrier::order;

@@ -17,6 +17,10 @@ pub enum IsmError {
     /// A way to a function has a window that DMBs do not fit in, or stores nothing.
     #[error("the function has no room for buffers, or takes no data")]
     Useless,
+    /// VFIO does not hand it out.
+    #[cfg(feature = "vfio")]
+    #[error("the function cannot be had by VFIO: {0}")]
+    Vfio(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Its server cannot be reached.
     #[cfg(feature = "vfio-user")]
     #[error("cannot connect: {0}")]

@@ -8,7 +8,7 @@
 //! The hardware is that of IBM Z. [`soft`] has the same in software.
 
 mod addresses;
-#[cfg_attr(not(feature = "vfio-user"), allow(dead_code))]
+#[cfg_attr(not(any(feature = "vfio", feature = "vfio-user")), allow(dead_code))]
 mod capability;
 mod command;
 mod device;
@@ -21,11 +21,17 @@ mod signals;
 pub mod soft;
 mod store;
 mod transport;
+#[cfg(feature = "vfio")]
+mod vfio;
 #[cfg(feature = "vfio-user")]
 mod vfio_user;
+#[cfg(any(feature = "vfio", test))]
+mod zdev;
 
 pub use device::Ism;
 pub use error::IsmError;
 pub use transport::{Description, Transport};
+#[cfg(feature = "vfio")]
+pub use vfio::{Vfio, VfioWay};
 #[cfg(feature = "vfio-user")]
 pub use vfio_user::VfioUser;

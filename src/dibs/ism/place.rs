@@ -13,7 +13,12 @@ impl Ism {
         if place.contains('/') {
             return Self::connect(place);
         }
-        let _ = place;
-        Err(IsmError::Place)
+        #[cfg(feature = "vfio")]
+        return Self::open_vfio(place);
+        #[cfg(not(feature = "vfio"))]
+        {
+            let _ = place;
+            Err(IsmError::Place)
+        }
     }
 }

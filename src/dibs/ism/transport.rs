@@ -18,6 +18,8 @@ pub(super) mod region {
 pub(super) mod irq {
     /// That of signals and events.
     pub(in super::super) const MSI: u32 = 1;
+    #[cfg(feature = "vfio")]
+    pub(in super::super) const MSI_X: u32 = 2;
     /// The function has failed.
     pub(in super::super) const ERROR: u32 = 3;
 }
