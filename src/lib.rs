@@ -28,7 +28,7 @@ mod unix;
 
 #[cfg(feature = "stack")]
 pub use smc::SmcStackStream;
-pub use smc::{BusyPoll, DebugOutput, Handshake, InvalidSetting, SmcConfig, Stack, Transport};
+pub use smc::{BusyPoll, DebugOutput, Handshake, InvalidSetting, PnetInterface, SmcConfig, Stack, Transport};
 #[cfg(feature = "tokio")]
 pub use smc::{
     SmcListener, SmcSocket, SmcStream,

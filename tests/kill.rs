@@ -10,7 +10,7 @@ use common::{
     role, spawn,
 };
 use smcd::{
-    SmcListener, SmcStream,
+    SmcConfig, SmcListener, SmcStream,
     dibs::{
         Device,
         region::{Liveness, Region},
@@ -26,8 +26,12 @@ fn victim() {
     let Some(role) = role() else { return };
     let mut words = role.split(' ');
     let (what, addr) = (words.next().unwrap(), words.next().unwrap());
-    // By a region, if one is named; else by loopback.
-    let config = words.next().map_or_else(common::in_band, |path| over(Region::open(path).unwrap()));
+    // By a region or an ISM function, if one is named; else by loopback.
+    let config = match (words.next(), words.next()) {
+        (None, _) => common::in_band(),
+        (Some(path), None) => over(Region::open(path).unwrap()),
+        (Some(path), Some(version)) => over_function(path, version),
+    };
     block_on(async {
         let mut stream = SmcStream::connect_with(addr, &config).await.unwrap();
         assert!(stream.transport().is_smcd());
@@ -50,6 +54,17 @@ fn victim() {
     });
 }
 
+#[cfg(feature = "vfio-user")]
+fn over_function(path: &str, version: &str) -> SmcConfig {
+    let function = smcd::dibs::ism::Ism::connect(path).unwrap();
+    common::soft_ism::over_ism(function, version.parse().unwrap())
+}
+
+#[cfg(not(feature = "vfio-user"))]
+fn over_function(_path: &str, _version: &str) -> SmcConfig {
+    unreachable!("no test names a function")
+}
+
 /// Reads until the end; returns how much came.
 async fn read_to_the_end(stream: &mut SmcStream) -> u64 {
     let mut buf = vec![0; 30_000];
@@ -69,7 +84,7 @@ async fn read_to_the_end(stream: &mut SmcStream) -> u64 {
     }
 }
 
-/// The region that the victim is to be in, if any, comes last.
+/// The region that the victim is to be in, if any, comes last; or its function, and the version of SMC-D.
 async fn round(listener: &SmcListener, number: usize, region: &str) -> bool {
     let writes = number.is_multiple_of(2);
     let addr = listener.local_addr().unwrap();
@@ -161,4 +176,30 @@ fn a_region_is_as_it_was() {
     );
     let others: Vec<_> = (0..3).map(|_| fabric.join()).collect();
     assert_eq!(others.len(), 3);
+}
+
+#[cfg(feature = "vfio-user")]
+#[test]
+fn a_function_is_free_again() {
+    if role().is_some() {
+        return;
+    }
+    for version in [1, 2] {
+        let functions = common::ism::Functions::with(&common::soft_ism::settings(2));
+        let name = format!(" {} {version}", functions.socket(1).display());
+        let function = functions.open(0);
+        let all = function.memory_left(function.gid(), None);
+        block_on(async {
+            let config = common::soft_ism::over_ism(function.clone(), version);
+            let listener = SmcListener::bind_with("127.0.0.1:0", config).await.unwrap();
+            let mut connected = 0;
+            for number in 0..40 {
+                connected += usize::from(round(&listener, number, &name).await);
+            }
+            assert!(connected > 20, "{connected} rounds reached a connection");
+        });
+        assert!(function.memory_left(function.gid(), None) >= all / 2);
+        assert!(!function.is_lost());
+        functions.open(1);
+    }
 }

@@ -4,7 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{config, in_time, pair_with, pattern, promoting, region::both_over_region};
+use common::{
+    config, in_time, pair_with, pattern, promoting, region::both_over_region, soft_ism::both_over_ism,
+};
 use proptest::prelude::*;
 use smcd::{
     BusyPoll, Promotion, SmcConfig, SmcStream,
@@ -32,6 +34,8 @@ enum Way {
     Promoted(Promotion),
     /// Over a region, where an end maps the buffer of the other or moves data into it, and has to be signalled.
     Region([bool; 2]),
+    /// Over ISM functions in software, by this version of SMC-D.
+    Ism(u8),
 }
 
 impl Way {
@@ -40,6 +44,7 @@ impl Way {
             Self::InBand => [config(), config()],
             Self::Promoted(when) => [promoting(when), promoting(when)],
             Self::Region(signalled) => both_over_region(signalled),
+            Self::Ism(version) => both_over_ism(version),
         }
     }
 }
@@ -131,6 +136,7 @@ proptest! {
             Just(Way::Promoted(Promotion::Eager)),
             Just(Way::Promoted(Promotion::After { bytes: 100_000, messages: 5 })),
             any::<[bool; 2]>().prop_map(Way::Region),
+            prop_oneof![Just(1), Just(2)].prop_map(Way::Ism),
         ],
         threads in prop_oneof![Just(1usize), Just(3)],
         how in prop_oneof![Just(BusyPoll::Adaptive), Just(BusyPoll::Off), Just(BusyPoll::For(Duration::from_micros(20)))],

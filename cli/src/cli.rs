@@ -11,6 +11,7 @@ use crate::{
     generate::{Completions, Man},
     info::Info,
     run::Run,
+    soft_ism::SoftIsmArgs,
     ss::Ss,
     stats::Stats,
     syn_option::SynOption,
@@ -40,6 +41,7 @@ enum Verb {
     Trace(Trace),
     SynOption(SynOption),
     Fabric(Fabric),
+    SoftIsm(SoftIsmArgs),
     Completions(Completions),
     Man(Man),
 }
@@ -57,6 +59,7 @@ impl Cli {
             Verb::Trace(trace) => trace.run(),
             Verb::SynOption(syn_option) => syn_option.run(),
             Verb::Fabric(fabric) => fabric.run(),
+            Verb::SoftIsm(soft_ism) => soft_ism.run(),
             Verb::Completions(completions) => completions.run(),
             Verb::Man(man) => man.run(),
         }

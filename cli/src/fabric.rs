@@ -112,7 +112,7 @@ fn bytes(text: &str) -> Result<usize, String> {
 }
 
 /// A fabric id: `0xff52`, `65362`.
-fn fabric_id(text: &str) -> Result<Chid, String> {
+pub(crate) fn fabric_id(text: &str) -> Result<Chid, String> {
     let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u16::from_str_radix(hex, 16),
         None => text.parse(),

@@ -15,6 +15,7 @@ mod program;
 mod progress;
 mod run;
 mod settings;
+mod soft_ism;
 mod ss;
 mod stats;
 mod syn_option;

@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     io::{self, IoSlice},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -33,6 +33,7 @@ use crate::{
         promotion::is_peer_here,
         syn_option::{self, Answer},
     },
+    unix::interfaces::local_ip,
 };
 
 /// Connections that wait in the kernel.
@@ -67,6 +68,10 @@ impl Waiting<'_> {
 }
 
 impl Wire for Waiting<'_> {
+    fn local_ip(&self) -> Option<IpAddr> {
+        local_ip(self.0)
+    }
+
     async fn first_bytes(&mut self, patience: Duration, deadline: Instant) -> io::Result<First> {
         /// Between two looks at the beginning of what may become an eyecatcher.
         const PAUSE: Duration = Duration::from_millis(5);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Chid, DeviceError, DmbToken, Gid, Memory, VlanId, barrier,
+    Chid, DeviceError, DmbToken, Gid, Memory, PnetId, VlanId, barrier,
     writing::{self, Order, Writing},
 };
 use crate::unix::closer;
@@ -23,6 +23,16 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// The device's own identity.
     fn gid(&self) -> Gid;
+
+    /// The physical network that the device belongs to; `None` if it says nothing of that.
+    fn pnetid(&self) -> Option<PnetId> {
+        None
+    }
+
+    /// True if the device can be used with version 2 of SMC-D; all but the oldest can.
+    fn speaks_v2(&self) -> bool {
+        true
+    }
 
     /// Asks whether the device `gid` can be reached, within `vlan` if the fabric knows VLANs.
     ///
@@ -159,15 +169,20 @@ pub trait Device: Send + Sync + fmt::Debug {
     }
 }
 
-/// A software event, sent by [`Device::signal_event`].
+/// What a device hears of others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Event {
-    /// The device that has sent it.
-    pub from: Gid,
-    /// What it means, for the clients of the devices to agree on.
-    pub code: u32,
-    /// What belongs to it.
-    pub data: u64,
+pub enum Event {
+    /// Sent by [`Device::signal_event`].
+    Software {
+        /// The device that has sent it.
+        from: Gid,
+        /// What it means, for the clients of the devices to agree on.
+        code: u32,
+        /// What belongs to it.
+        data: u64,
+    },
+    /// This device is gone, or has been taken away from whoever had it. The next to have it knows nothing of what was before.
+    Gone(Gid),
 }
 
 /// What an endpoint can wait for at its DMB.

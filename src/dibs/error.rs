@@ -4,7 +4,8 @@ use std::io;
 
 use super::{DmbToken, Gid};
 
-/// Why a device operation failed. Nothing of the operation has taken effect.
+/// Why a device operation failed. Nothing of the operation has taken effect, but for [`DeviceError::StoreRefused`] and
+/// [`DeviceError::Lost`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -45,6 +46,28 @@ pub enum DeviceError {
     /// of; for anything new this process needs a device of its own.
     #[error("the device belongs to the process that this one was forked from")]
     Inherited,
+    /// The device refused a command, by a code of its own.
+    #[error("the device refused the command {command:#04x} with code {code:#06x}")]
+    Refused {
+        /// The command.
+        command: u32,
+        /// What the device gave for a reason.
+        code: u16,
+    },
+    /// The device refused data for a remote DMB, and does not say why: there is no such DMB (any more), it is for another
+    /// device, or the data does not lie within it.
+    #[error("the device refused {len} bytes for the DMB {token}, those at offset {offset}")]
+    StoreRefused {
+        /// The DMB.
+        token: DmbToken,
+        /// Where in the DMB it was refused. What comes before is written.
+        offset: usize,
+        /// Bytes in all.
+        len: usize,
+    },
+    /// The device does not answer any more: it was taken away, or has failed.
+    #[error("the device does not answer any more")]
+    Lost,
     /// The device has no such operation.
     #[error("the device has no such operation")]
     Unsupported,

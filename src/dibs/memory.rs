@@ -95,6 +95,12 @@ impl Memory {
         Ok(Self { base, len, _mapping: self._mapping.clone() })
     }
 
+    /// Where it is, for the kernel to hand it to a device.
+    #[cfg(feature = "vfio")]
+    pub(crate) fn address(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
     /// Length of the mapping in bytes.
     pub fn len(&self) -> usize {
         self.len

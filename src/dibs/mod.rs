@@ -9,16 +9,23 @@
 //! |---|---|---|---|
 //! | [`loopback`] | sealed memfd | socket pair, futex | the processes of one network namespace |
 //! | [`region`] | one shared region: a file, a DAX device, ivshmem | looking, eventfd, MSI-X | processes, virtual machines, hosts |
+//! | [`ism`] | memory that a PCI function knows | its interrupt | the systems of a machine (IBM Z), or a model of them |
 
 mod barrier;
 mod bell;
 mod device;
 mod error;
+mod eventfd;
 mod id;
+pub mod ism;
 pub mod loopback;
 mod memory;
 mod parking;
+mod pnetid;
 pub mod region;
+mod sealed;
+#[cfg(feature = "vfio")]
+mod vfio;
 mod writing;
 
 pub(crate) use barrier::order;
@@ -26,4 +33,5 @@ pub use device::{Cause, Device, Dmb, Doorbell, Event, Interrupt, RemoteDmb};
 pub use error::{BadDmb, DeviceError};
 pub use id::{Chid, DmbToken, Gid, VlanId};
 pub use memory::Memory;
+pub use pnetid::{BadPnetId, PnetId};
 pub(crate) use writing::Writing;

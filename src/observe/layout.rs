@@ -17,7 +17,7 @@
 //! that happens.
 
 /// "SMCDREG" and a digit that changes with the layout.
-pub(super) const MAGIC_VALUE: u64 = u64::from_be_bytes(*b"SMCDREG1");
+pub(super) const MAGIC_VALUE: u64 = u64::from_be_bytes(*b"SMCDREG2");
 
 /// Name of the memfd.
 pub(super) const NAME: &str = "smcd-registry";

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{clc::DeclineCode, tcp_fallback::FallbackReason};
 
 /// Numbers below this one are those of [`NAMES`], in their order.
-const DECLINED: usize = 16;
+const DECLINED: usize = 20;
 
 /// Numbers of the codes with which one side declines. The last one is for codes without a name.
 const CODES: usize = DeclineCode::ALL.len() + 1;
@@ -16,7 +16,7 @@ const PEER_DECLINED: usize = DECLINED + CODES;
 /// Numbers in all.
 pub(super) const NUMBERS: usize = PEER_DECLINED + CODES;
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 17] = [
     "not-yet",
     "disabled",
     "peer-not-smc",
@@ -31,6 +31,9 @@ const NAMES: [&str; 14] = [
     "peer-went-back",
     "option-unavailable",
     "option-echoed",
+    "no-pnetid",
+    "no-device-of-pnetid",
+    "vlan-refused",
 ];
 
 /// The number of a reason in a registry. Zero is "not yet".
@@ -50,6 +53,9 @@ pub(super) fn number_of(reason: FallbackReason) -> usize {
         FallbackReason::PeerWentBack => 11,
         FallbackReason::OptionUnavailable => 12,
         FallbackReason::OptionEchoed => 13,
+        FallbackReason::NoPnetId => 14,
+        FallbackReason::NoDeviceOfPnetId => 15,
+        FallbackReason::VlanRefused => 16,
         FallbackReason::Declined(code) => DECLINED + position(code),
         FallbackReason::PeerDeclined(code) => PEER_DECLINED + position(code),
     }
@@ -93,6 +99,8 @@ impl Reason {
                 Self::of_number(number, DeclineCode::PEER_DECLINED.0, code(PEER_DECLINED))
             }
             2 | 13 => Self::of_number(number, DeclineCode::PEER_NO_SMC.0, 0),
+            14 | 15 => Self::of_number(number, DeclineCode::NO_DEVICE.0, 0),
+            16 => Self::of_number(number, DeclineCode::VLAN_REGISTRATION.0, 0),
             4..=7 => Self::of_number(number, DeclineCode::INTERNAL.0, 0),
             _ => Self::of_number(number, 0, 0),
         }
@@ -120,7 +128,7 @@ mod tests {
     use super::*;
     use std::io;
 
-    const ALL: [FallbackReason; 18] = [
+    const ALL: [FallbackReason; 21] = [
         FallbackReason::NotYet,
         FallbackReason::Disabled,
         FallbackReason::PeerNotSmc,
@@ -135,6 +143,9 @@ mod tests {
         FallbackReason::PeerWentBack,
         FallbackReason::OptionUnavailable,
         FallbackReason::OptionEchoed,
+        FallbackReason::NoPnetId,
+        FallbackReason::NoDeviceOfPnetId,
+        FallbackReason::VlanRefused,
         FallbackReason::Declined(DeclineCode::MEMORY),
         FallbackReason::Declined(DeclineCode::SYNC),
         FallbackReason::PeerDeclined(DeclineCode::MEMORY),
@@ -162,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_number_without_a_reason_is_none() {
-        for number in [14, 15, NUMBERS, usize::MAX] {
+        for number in [17, 19, NUMBERS, usize::MAX] {
             assert_eq!(Reason::of_number(number, 0, 0), None);
             assert_eq!(Reason::counted(number), None);
         }

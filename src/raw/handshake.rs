@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     io::{self, IoSlice},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
     sync::{
@@ -37,7 +37,7 @@ use crate::{
         detect::{First, judge, look},
         syn_option::{self, Answer},
     },
-    unix::Kept,
+    unix::{Kept, interfaces::local_ip},
 };
 
 /// Between two looks at the beginning of what may become an eyecatcher.
@@ -352,6 +352,10 @@ impl Stepped {
 }
 
 impl Wire for Stepped {
+    fn local_ip(&self) -> Option<IpAddr> {
+        local_ip(self.socket.as_fd())
+    }
+
     async fn first_bytes(&mut self, patience: Duration, deadline: Instant) -> io::Result<First> {
         let silence = Instant::now() + patience;
         poll_fn(|_| {

@@ -10,8 +10,8 @@ use std::{
 };
 
 pub use self::env::{DebugOutput, InvalidSetting};
-pub(super) use self::env::{region, runtime_dir};
-use super::{BusyPoll, Stack};
+pub(super) use self::env::{ism, region, runtime_dir};
+use super::{BusyPoll, PnetInterface, Stack};
 use crate::{
     clc::wire::Ueid,
     tcp_fallback::{IpPrefix, Promotion},
@@ -61,6 +61,10 @@ pub struct SmcConfig {
     /// band; all others are treated as [`SmcConfig::handshake`] says. A listener answers all who ask, and declines those
     /// who are not among these.
     pub option_peers: Vec<IpPrefix>,
+    /// On which physical networks the network interfaces are; none by default. Once there are any, a device that has a PNETID
+    /// ([`Device::pnetid`](crate::dibs::Device::pnetid)) serves, in band, only connections by an interface that has the
+    /// same, and these with version 1 of SMC-D too, unless its fabric is emulated.
+    pub interfaces: Vec<PnetInterface>,
     /// How long each step of the handshake may take; Linux has 6 s.
     pub handshake_timeout: Duration,
     /// How long a listener waits for a client's first bytes before it takes the client for a plain TCP one that wants
@@ -84,6 +88,7 @@ impl Default for SmcConfig {
             promotion: Promotion::default(),
             runtime_dir: env::runtime_dir(),
             option_peers: Vec::new(),
+            interfaces: Vec::new(),
             handshake_timeout: Duration::from_secs(6),
             detect_timeout: Duration::from_millis(200),
             observe: false,
@@ -137,6 +142,12 @@ impl SmcConfig {
     /// Sets [`SmcConfig::option_peers`].
     pub fn option_peers(mut self, peers: impl IntoIterator<Item = IpPrefix>) -> Self {
         self.option_peers = peers.into_iter().collect();
+        self
+    }
+
+    /// Sets [`SmcConfig::interfaces`].
+    pub fn interfaces(mut self, interfaces: impl IntoIterator<Item = PnetInterface>) -> Self {
+        self.interfaces = interfaces.into_iter().collect();
         self
     }
 

@@ -34,7 +34,8 @@ use crate::{
     observe::{CdcWord, Direction, Meter},
 };
 
-/// A large write is published in pieces of this many bytes, so that the peer copies out while we copy in.
+/// A large write is published in pieces of this many bytes, so that the peer copies out while we copy in. Not where each
+/// costs a signal: then it is published as a whole.
 const PUBLISH: u32 = 16 * 1024;
 
 /// What an attempt to read or write came to.
@@ -333,6 +334,10 @@ impl Connection {
         let mut tx = lock(&self.tx);
         let _writing = self.outlet.begin();
         self.check_writable(&tx)?;
+        let piece = if self.outlet.is_mapped() { PUBLISH } else { u32::MAX };
+        let gathered = self.gather(bufs);
+        let gathered = gathered.as_deref().map(IoSlice::new);
+        let bufs = gathered.as_ref().map_or(bufs, std::slice::from_ref);
         let mut done = 0;
         let mut unpublished = 0;
         for buf in bufs {
@@ -345,11 +350,11 @@ impl Connection {
                         return Ok(self.wrote(done));
                     }
                 }
-                let n = self.copy_in(&mut tx.sender, rest, PUBLISH - unpublished)?;
+                let n = self.copy_in(&mut tx.sender, rest, piece - unpublished)?;
                 rest = rest.get(n as usize..).unwrap_or_default();
                 done += n as usize;
                 unpublished += n;
-                if unpublished == PUBLISH {
+                if unpublished == piece {
                     self.flush(&tx.sender, &mut unpublished)?;
                 }
             }
@@ -357,6 +362,15 @@ impl Connection {
         self.flush(&tx.sender, &mut unpublished)?;
         self.meter.count(Direction::Out, done);
         Ok(Progress::Done(done))
+    }
+
+    /// Several pieces as one, where each that is placed by itself costs a call of the device: as much as a ring can hold.
+    fn gather(&self, bufs: &[IoSlice<'_>]) -> Option<Vec<u8>> {
+        if self.outlet.is_mapped() || bufs.iter().filter(|buf| !buf.is_empty()).nth(1).is_none() {
+            return None;
+        }
+        let all = bufs.iter().flat_map(|buf| buf.iter().copied());
+        Some(all.take(self.peer_ring.get() as usize).collect())
     }
 
     /// Writes one urgent byte. Nothing more can be written until the peer has consumed it and all before it.

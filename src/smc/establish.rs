@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -37,6 +37,10 @@ use crate::{
 impl<T: AsyncRead + AsyncWrite + Peek + Unpin + Send + Sync> Wire for T {
     fn now(&self) -> Instant {
         tokio::time::Instant::now().into_std()
+    }
+
+    fn local_ip(&self) -> Option<IpAddr> {
+        Peek::local_ip(self)
     }
 
     async fn first_bytes(&mut self, patience: Duration, deadline: Instant) -> io::Result<First> {

@@ -1,5 +1,7 @@
 //! What the two devices of a link group say to each other, beside their connections (`spec/cdc-and-data.md` §12).
 
+use crate::{clc::wire::LinkId, dibs::VlanId};
+
 /// Code of the event that ends link groups.
 const SHUTDOWN: u32 = 0x80;
 /// Code of the event that asks for an answer.
@@ -16,6 +18,13 @@ pub(crate) enum GroupEvent {
     Shutdown,
     /// The sender wants this data back.
     TestLink(u64),
+}
+
+/// Code and data of the event by which a group is ended.
+pub(crate) fn shutdown(link: LinkId, vlan: Option<VlanId>) -> (u32, u64) {
+    let LinkId([l0, l1, l2, l3]) = link;
+    let [v0, v1] = vlan.map_or(0, |vlan| vlan.0).to_ne_bytes();
+    (SHUTDOWN, u64::from_ne_bytes([l0, l1, l2, l3, v0, v1, 0, 0]))
 }
 
 impl GroupEvent {
@@ -43,6 +52,13 @@ mod tests {
         let response = u64::from_ne_bytes([0, 0, 1, 0, 5, 0, RESPONSE[0], RESPONSE[1]]);
         assert_eq!(GroupEvent::parse(0x83, request), Some(GroupEvent::TestLink(response)));
         assert_eq!(GroupEvent::parse(0x83, response), None);
+    }
+
+    #[test]
+    fn ours_is_understood() {
+        let (code, data) = shutdown(LinkId([1, 2, 3, 4]), Some(VlanId(5)));
+        assert_eq!(GroupEvent::parse(code, data), Some(GroupEvent::Shutdown));
+        assert_eq!(data.to_ne_bytes()[..4], [1, 2, 3, 4]);
     }
 
     #[test]

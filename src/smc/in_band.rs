@@ -5,6 +5,7 @@
 use std::{
     future::Future,
     io,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use super::{
     link_group::{LinkGroup, Pair, Reach},
     local::{decline_code, join, local, own_dmb},
     outlet::Outlet,
+    pnet::Served,
 };
 use crate::{
     clc::{
@@ -106,6 +108,11 @@ pub(crate) trait Wire {
     /// The time, which tests may have stopped.
     fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    /// The address of this end, if the system has it.
+    fn local_ip(&self) -> Option<IpAddr> {
+        None
     }
 
     /// Waits for the first bytes: for `patience` until the first, then until `deadline` for the rest of what looks like
@@ -209,14 +216,16 @@ struct Session<'a, W> {
     wire: &'a mut W,
     config: &'a SmcConfig,
     stack: Arc<Stack>,
+    served: Served,
     local: Local,
 }
 
 impl<'a, W: Wire + Send> Session<'a, W> {
     fn new(wire: &'a mut W, config: &'a SmcConfig) -> Self {
         let stack = config.the_stack();
-        let local = local(config, &stack);
-        Self { wire, config, stack, local }
+        let served = Served::new(config, &stack, wire.local_ip());
+        let local = local(config, &stack, &served);
+        Self { wire, config, stack, served, local }
     }
 
     async fn send(&mut self, message: impl Into<Message>) -> Result<(), EstablishError> {
@@ -235,11 +244,16 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         self.stack.tend();
     }
 
+    /// The position in the stack's list of a device that serves the connection.
+    fn position(&self, device: usize) -> Option<usize> {
+        self.served.devices.get(device).copied()
+    }
+
     /// Sends a Decline; the connection goes on as TCP.
     async fn decline(mut self, decline: Decline) -> Result<Outcome, EstablishError> {
         let code = decline.diagnosis;
         self.send(decline).await?;
-        Ok(Outcome::Tcp(FallbackReason::Declined(code)))
+        Ok(Outcome::Tcp(self.served.lack.unwrap_or(FallbackReason::Declined(code))))
     }
 
     /// Goes on with TCP after a handshake that ended so, or fails.
@@ -256,7 +270,10 @@ impl<'a, W: Wire + Send> Session<'a, W> {
     async fn connect(mut self) -> Result<Outcome, EstablishError> {
         let (proposal, expect) = match client::propose(&self.local, self.wire.now()) {
             Ok(proposed) => proposed,
-            Err(decline) => return self.decline(decline).await,
+            Err(decline) => {
+                let why = self.served.lack.map(|lack| client::decline(&self.local, lack.code()));
+                return self.decline(why.unwrap_or(decline)).await;
+            }
         };
         self.tend();
         self.send(proposal).await.map_err(EstablishError::of_first_answer)?;
@@ -284,7 +301,8 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         &mut self,
         accepted: &Accepted,
     ) -> Result<(Arc<LinkGroup>, Arc<Dmb>, Outlet), DeclineCode> {
-        let pair = Pair { device: accepted.device(), peer: accepted.peer_gid(), reach: Reach::Fabric(None) };
+        let device = self.position(accepted.device()).ok_or(DeclineCode::INTERNAL)?;
+        let pair = Pair { device, peer: accepted.peer_gid(), reach: Reach::Fabric(None) };
         let group = if accepted.terms().first_contact() {
             self.stack.group(pair).ok_or(DeclineCode::INTERNAL)?
         } else {
@@ -319,7 +337,8 @@ impl<'a, W: Wire + Send> Session<'a, W> {
     async fn choose_of(&mut self, offered: &Offered) -> Result<Choice, DeclineCode> {
         let stack = self.stack.clone();
         let reachable = |device: usize, gid, vlan| {
-            let reached = stack.devices().get(device).map(|device| device.query_remote_gid(gid, vlan));
+            let device = self.position(device).and_then(|device| stack.devices().get(device));
+            let reached = device.map(|device| device.query_remote_gid(gid, vlan));
             // A busy device is there; whether it can be used shows when a DMB is registered for it.
             matches!(reached, Some(Ok(()) | Err(DeviceError::Busy)))
         };
@@ -331,8 +350,8 @@ impl<'a, W: Wire + Send> Session<'a, W> {
     async fn choose(&mut self, candidates: &Candidates) -> Result<Choice, DeclineCode> {
         let mut first_failure = None;
         for candidate in candidates.iter() {
-            let pair =
-                Pair { device: candidate.device(), peer: candidate.peer_gid(), reach: Reach::Fabric(None) };
+            let Some(device) = self.position(candidate.device()) else { continue };
+            let pair = Pair { device, peer: candidate.peer_gid(), reach: Reach::Fabric(None) };
             let Some(group) = self.stack.group(pair) else { continue };
             match self.acquire(&group).await {
                 Ok(dmb) => return Ok(Choice { candidate: *candidate, pair, group, dmb }),

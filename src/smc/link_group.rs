@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use super::{connection::Connection, cursor::CDC_LEN, outlet::Outlet};
+use super::{connection::Connection, cursor::CDC_LEN, group_event::shutdown, outlet::Outlet};
 use crate::{
     clc::wire::{DmbeSize, LinkId},
     dibs::{Device, DeviceError, Dmb, DmbToken, Gid, RemoteDmb, VlanId},
@@ -252,6 +252,18 @@ impl LinkGroup {
                     && pool.free.iter().all(|dmb| dmb.interrupt().is_hung_up())
                     && pool.remote.values().all(|dmb| dmb.doorbell().is_hung_up())
             }
+        }
+    }
+}
+
+impl Drop for LinkGroup {
+    /// Tells the peer that the next connection makes first contact. One that has said so first, or is gone, need not be told.
+    fn drop(&mut self) {
+        if let Reach::Fabric(vlan) = self.pair.reach
+            && self.is_confirmed()
+        {
+            let (code, data) = shutdown(self.link_id, vlan);
+            let _ = self.device.signal_event(self.pair.peer, code, data);
         }
     }
 }

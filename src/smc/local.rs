@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{SmcConfig, Stack, connection::Connection, cursor::RingLen, outlet::Outlet};
+use super::{SmcConfig, Stack, connection::Connection, cursor::RingLen, outlet::Outlet, pnet::Served};
 use crate::{
     clc::{
         DeclineCode,
@@ -12,10 +12,13 @@ use crate::{
     dibs::{Device, DeviceError, Dmb},
 };
 
-/// What this end offers.
-pub(super) fn local(config: &SmcConfig, stack: &Stack) -> Local {
+/// What this end offers: the devices that serve the connection, in their order there.
+pub(super) fn local(config: &SmcConfig, stack: &Stack, served: &Served) -> Local {
+    let devices = || served.devices.iter().filter_map(|at| stack.devices().get(*at));
     let identify = |device: &Arc<dyn Device>| LocalDevice { gid: device.gid(), chid: device.fabric_id() };
-    let mut local = Local::new(stack.devices().iter().map(identify).collect());
+    let mut local = Local::new(devices().map(identify).collect());
+    local.v2_capable = devices().any(|device| device.speaks_v2());
+    (local.v1, local.vlan) = (served.v1.clone(), served.vlan);
     local.ueids = UpTo::first_of(config.ueids.iter().copied());
     local.hostname = hostname();
     local.timeout = config.handshake_timeout;

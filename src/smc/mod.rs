@@ -34,6 +34,7 @@ mod negotiation;
 mod outlet;
 #[cfg(test)]
 pub(crate) mod pair;
+mod pnet;
 #[cfg(feature = "tokio")]
 mod promoted;
 mod receiver;
@@ -70,6 +71,7 @@ pub use in_band::EstablishError;
 #[cfg(feature = "tokio")]
 pub use listener::SmcListener;
 pub use misbehaved::PeerMisbehaved;
+pub use pnet::PnetInterface;
 #[cfg(feature = "tokio")]
 pub use socket::SmcSocket;
 pub use spin::BusyPoll;

@@ -11,12 +11,13 @@ use super::{
     link_group::{Acquired, LinkGroup, Pair, Reach},
     local::{decline_code, join, local, own_dmb},
     outlet::Outlet,
+    pnet::Served,
 };
 use crate::{
     clc::{
         DeclineCode,
         handshake::{
-            Agreed, HandshakeError, PeerDmb,
+            Agreed, HandshakeError, Local, PeerDmb,
             client::{self, Accepted, ExpectAccept},
             server::{Candidate, ExpectConfirm, ExpectProposal, Offered},
         },
@@ -124,6 +125,11 @@ impl Negotiation {
         }
     }
 
+    /// Both ends are on this host, so no interface is between them.
+    fn local(&self) -> Local {
+        local(&self.config, &self.stack, &Served::by_all(&self.stack))
+    }
+
     fn stay(&mut self, stage: Stage) -> Step {
         self.stage = stage;
         Step::Waiting
@@ -164,7 +170,7 @@ impl Negotiation {
     }
 
     fn propose(&mut self, channel: Channel, proof: Proof) -> Step {
-        let (proposal, expect) = match client::propose(&local(&self.config, &self.stack), Instant::now()) {
+        let (proposal, expect) = match client::propose(&self.local(), Instant::now()) {
             Ok(proposed) => proposed,
             Err(decline) => return refuse(&channel, decline, decline.diagnosis),
         };
@@ -201,7 +207,7 @@ impl Negotiation {
     }
 
     fn on_proposal(&mut self, channel: Channel, proof: Proof, message: Message) -> Step {
-        let expect = ExpectProposal::new(local(&self.config, &self.stack), Instant::now());
+        let expect = ExpectProposal::new(self.local(), Instant::now());
         let offered = match expect.on_message(message) {
             Ok(offered) => offered,
             Err(error) => return ended(&channel, error),

@@ -1,7 +1,7 @@
 //! The SMC-D stack of this process: its devices and link groups.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     ByteCounts,
-    config::{region, runtime_dir},
+    config::{ism, region, runtime_dir},
     connection::Connection,
     group_event::GroupEvent,
     link_group::{LinkGroup, Pair},
@@ -19,7 +19,8 @@ use super::{
 use crate::{
     clc::wire::LinkId,
     dibs::{
-        Device, DeviceError, Event,
+        Device, DeviceError, Event, Gid, VlanId,
+        ism::Ism,
         loopback::{DmbLimits, Loopback},
         order,
         region::Region,
@@ -38,6 +39,8 @@ pub struct Stack {
     devices: Vec<Arc<dyn Device>>,
     groups: Mutex<HashMap<Pair, Arc<LinkGroup>>>,
     next_link_id: AtomicU32,
+    /// Those that our devices were told of, which stay as long as the stack.
+    vlans: Mutex<HashSet<(Gid, VlanId)>>,
     connections: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
@@ -63,6 +66,7 @@ impl Stack {
             devices,
             groups: Mutex::default(),
             next_link_id: AtomicU32::new(1),
+            vlans: Mutex::default(),
             connections: AtomicU64::new(0),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -87,11 +91,14 @@ impl Stack {
     }
 
     /// The stack of this process, made at first use; a child that is forked makes its own. It has a loopback device, with
-    /// the directory that `SMCD_RUNTIME_DIR` names, and an endpoint of the region that `SMCD_REGION` names. What cannot be
-    /// had is left out; without a device every connection is TCP.
+    /// the directory that `SMCD_RUNTIME_DIR` names, an endpoint of the region that `SMCD_REGION` names, and the ISM function
+    /// that `SMCD_ISM` names. What cannot be had is left out; without a device every connection is TCP.
     pub fn shared() -> Arc<Self> {
         static SHARED: PerProcess<Arc<Stack>> = PerProcess::new();
-        let make = || Self::new([loopback_of_process(), region_of_process()].into_iter().flatten().collect());
+        let make = || {
+            let all = [loopback_of_process(), region_of_process(), ism_of_process()];
+            Self::new(all.into_iter().flatten().collect())
+        };
         SHARED.get_or_make(make).clone()
     }
 
@@ -133,17 +140,41 @@ impl Stack {
 
     /// What Linux' SMC-D tells the other devices: that it has let go of a link group, or that it wants to be answered.
     fn take_event(&self, at: usize, device: &Arc<dyn Device>, event: Event) {
-        match GroupEvent::parse(event.code, event.data) {
-            Some(GroupEvent::Shutdown) => {
-                // Its connections have been told by their rings. The next one makes first contact.
-                self.groups().retain(|pair, _| pair.device != at || pair.peer != event.from);
-            }
+        let (from, code, data) = match event {
+            Event::Software { from, code, data } => (from, code, data),
+            Event::Gone(gid) => return self.forget(at, gid),
+        };
+        match GroupEvent::parse(code, data) {
+            Some(GroupEvent::Shutdown) => self.forget(at, from),
             Some(GroupEvent::TestLink(answer)) => {
                 // Who asks again while the last answer was not taken is not in want of another.
-                let _ = device.signal_event(event.from, event.code, answer);
+                let _ = device.signal_event(from, code, answer);
             }
-            None => tracing::debug!(code = event.code, "an event that means nothing"),
+            None => tracing::debug!(code, "an event that means nothing"),
         }
+    }
+
+    /// Lets go of the groups with a peer that has done so. Its connections have been told by their rings; the next one makes
+    /// first contact.
+    fn forget(&self, at: usize, peer: Gid) {
+        self.groups().retain(|pair, group| {
+            let is_other = pair.device != at || pair.peer != peer;
+            if !is_other {
+                group.unconfirm();
+            }
+            is_other
+        });
+    }
+
+    /// Makes sure that a device takes part in a VLAN.
+    pub(super) fn join_vlan(&self, device: &Arc<dyn Device>, vlan: VlanId) -> Result<(), DeviceError> {
+        // Nothing panics while it is held.
+        let mut vlans = self.vlans.lock().unwrap_or_else(PoisonError::into_inner);
+        if !vlans.contains(&(device.gid(), vlan)) {
+            device.add_vlan_id(vlan)?;
+            vlans.insert((device.gid(), vlan));
+        }
+        Ok(())
     }
 
     fn groups(&self) -> MutexGuard<'_, HashMap<Pair, Arc<LinkGroup>>> {
@@ -214,6 +245,17 @@ fn region_of_process() -> Option<Arc<dyn Device>> {
         Ok(device) => Some(Arc::new(device)),
         Err(error) => {
             tracing::warn!(%place, %error, "not in the region");
+            None
+        }
+    }
+}
+
+fn ism_of_process() -> Option<Arc<dyn Device>> {
+    let place = ism()?;
+    match Ism::at(&place) {
+        Ok(device) => Some(Arc::new(device)),
+        Err(error) => {
+            tracing::warn!(%place, %error, "no ISM function");
             None
         }
     }

@@ -41,6 +41,12 @@ pub enum FallbackReason {
     OptionUnavailable,
     /// The peer sent the SMC option back, and then did not speak CLC. The connection was made anew without it.
     OptionEchoed,
+    /// The settings do not say on which physical network the connection's interface is, and all devices are on one.
+    NoPnetId,
+    /// No device is on the physical network of the connection's interface.
+    NoDeviceOfPnetId,
+    /// The device refuses the VLAN of the connection's interface.
+    VlanRefused,
 }
 
 impl FallbackReason {
@@ -53,6 +59,8 @@ impl FallbackReason {
             Self::PeerUnproven | Self::PeerLeft | Self::PeerMisbehaved | Self::SideChannel(_) => {
                 DeclineCode::INTERNAL
             }
+            Self::NoPnetId | Self::NoDeviceOfPnetId => DeclineCode::NO_DEVICE,
+            Self::VlanRefused => DeclineCode::VLAN_REGISTRATION,
             Self::PeerNotSmc | Self::OptionEchoed => DeclineCode::PEER_NO_SMC,
             Self::Declined(code) => code,
             Self::PeerDeclined(_) => DeclineCode::PEER_DECLINED,
@@ -78,6 +86,9 @@ impl FallbackReason {
             Self::PeerWentBack => (13, 0),
             Self::OptionUnavailable => (14, 0),
             Self::OptionEchoed => (15, 0),
+            Self::NoPnetId => (16, 0),
+            Self::NoDeviceOfPnetId => (17, 0),
+            Self::VlanRefused => (18, 0),
         }
     }
 
@@ -103,6 +114,9 @@ impl FallbackReason {
             (13, 0) => Self::PeerWentBack,
             (14, 0) => Self::OptionUnavailable,
             (15, 0) => Self::OptionEchoed,
+            (16, 0) => Self::NoPnetId,
+            (17, 0) => Self::NoDeviceOfPnetId,
+            (18, 0) => Self::VlanRefused,
             _ => return None,
         })
     }
@@ -135,6 +149,9 @@ impl fmt::Display for FallbackReason {
             Self::PeerWentBack => f.write_str("given back to TCP by the peer"),
             Self::OptionUnavailable => f.write_str("the SMC option is not enabled on this system"),
             Self::OptionEchoed => f.write_str("the peer echoed the SMC option and does not speak SMC"),
+            Self::NoPnetId => f.write_str("its network interface has no PNETID"),
+            Self::NoDeviceOfPnetId => f.write_str("no device has the PNETID of its network interface"),
+            Self::VlanRefused => f.write_str("the device refuses the VLAN of its network interface"),
         }
     }
 }

@@ -2,9 +2,11 @@
 //! `fork` makes of a process.
 
 pub(crate) mod closer;
+pub(crate) mod entrance;
 pub(crate) mod errno;
 pub(crate) mod generation;
 mod handed;
+pub(crate) mod interfaces;
 pub(crate) mod kept;
 pub(crate) mod name;
 pub(crate) mod packet;
@@ -15,6 +17,7 @@ pub(crate) mod sockopt;
 #[cfg(feature = "stack")]
 pub(crate) mod tun;
 
+pub(crate) use entrance::Entrance;
 pub(crate) use generation::Generation;
 pub(crate) use handed::Handed;
 pub(crate) use kept::Kept;

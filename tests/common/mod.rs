@@ -1,11 +1,14 @@
 //! What the tests share: pairs of streams, and other processes.
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
+#[cfg(feature = "vfio-user")]
+pub mod ism;
 pub mod namespace;
 mod process;
 pub mod random;
 pub mod region;
 mod settings;
+pub mod soft_ism;
 
 use std::{future::Future, time::Duration};
 

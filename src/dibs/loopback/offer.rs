@@ -1,13 +1,9 @@
 //! A DMB as it travels to its user: two descriptors, to be checked before anything of them is used.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use rustix::{
-    fs::{SealFlags, fcntl_get_seals, fstat, fstatfs},
-    io::Errno,
+    fs::{SealFlags, fcntl_get_seals},
     net::{
         AddressFamily, SocketType,
         sockopt::{socket_domain, socket_type},
@@ -18,6 +14,7 @@ use crate::{
     dibs::{
         BadDmb, DeviceError, Memory,
         bell::{has_hung_up, socket_pair},
+        sealed::check_memory,
     },
     unix::sized_memory,
 };
@@ -30,9 +27,6 @@ pub(super) const SIGNAL_AREA: usize = 4096;
 pub(super) const fn mark_of(dmb_len: usize) -> usize {
     dmb_len + 128
 }
-
-/// File system type of memfds with ordinary pages. Those of hugetlbfs may lack pages, and touching them kills.
-const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// Memory and doorbell of a DMB, on the way from owner to user.
 #[derive(Debug)]
@@ -101,24 +95,6 @@ impl Offer {
 
 fn is_doorbell(fd: &OwnedFd) -> bool {
     socket_domain(fd) == Ok(AddressFamily::UNIX) && socket_type(fd) == Ok(SocketType::STREAM)
-}
-
-/// Makes sure that the descriptor is memory of at least `want` bytes and stays so.
-fn check_memory(fd: impl AsFd, want: u64) -> Result<(), DeviceError> {
-    let fd = fd.as_fd();
-    // First: it asks no file system, which might be one of the peer's and never answer.
-    match fcntl_get_seals(fd) {
-        Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
-        Ok(_) => return Err(BadDmb::NotSealed.into()),
-        Err(Errno::INVAL) => return Err(BadDmb::NotMemory.into()),
-        Err(errno) => return Err(errno.into()),
-    }
-    if fstatfs(fd)?.f_type as u64 != TMPFS_MAGIC {
-        return Err(BadDmb::NotMemory.into());
-    }
-    // Only now: before the seal the size could still change.
-    let have = u64::try_from(fstat(fd)?.st_size).unwrap_or(0);
-    if have < want { Err(BadDmb::TooSmall { have, want }.into()) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -228,7 +228,7 @@ impl Inner {
             return;
         }
         let (code, data) = (get32(memory, theirs + said::CODE), get64(memory, theirs + said::DATA));
-        state.events.push_back(Event { from: peer.gid, code, data });
+        state.events.push_back(Event::Software { from: peer.gid, code, data });
         put32(memory, ours + said::TAKEN, number);
     }
 

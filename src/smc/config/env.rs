@@ -8,6 +8,8 @@
 //! | `SMCD_BUSY_POLL` | [`SmcConfig::busy_poll`] | `adaptive`, `off`, or microseconds |
 //! | `SMCD_RUNTIME_DIR` | [`SmcConfig::runtime_dir`] | a directory |
 //! | `SMCD_REGION` | a device of [`Stack::shared`](crate::Stack::shared), beside the loopback device | as for [`Region::at`](crate::dibs::region::Region::at) |
+//! | `SMCD_ISM` | a device of [`Stack::shared`](crate::Stack::shared), the last | as for [`Ism::at`](crate::dibs::ism::Ism::at) |
+//! | `SMCD_PNETIDS` | [`SmcConfig::interfaces`] | interfaces, PNETIDs and perhaps VLANs such as `eth0=NET1,eth1=NET2:5` |
 //! | `SMCD_UEIDS` | [`SmcConfig::ueids`] | names such as `OURS,SMCV2-COMMON` |
 //! | `SMCD_OPTION_PEERS` | [`SmcConfig::option_peers`] | prefixes such as `10.0.0.0/8,fd00::/8` |
 //! | `SMCD_OBSERVE` | [`SmcConfig::observe`] | `1` or `0` |
@@ -23,8 +25,9 @@ use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use super::SmcConfig;
 use crate::{
-    BusyPoll,
+    BusyPoll, PnetInterface,
     clc::wire::Ueid,
+    dibs::VlanId,
     tcp_fallback::{IpPrefix, Promotion},
 };
 
@@ -38,6 +41,8 @@ const PROMOTION: &str = "SMCD_PROMOTION";
 const BUSY_POLL: &str = "SMCD_BUSY_POLL";
 const RUNTIME_DIR: &str = "SMCD_RUNTIME_DIR";
 const REGION: &str = "SMCD_REGION";
+const ISM: &str = "SMCD_ISM";
+const PNETIDS: &str = "SMCD_PNETIDS";
 const UEIDS: &str = "SMCD_UEIDS";
 const OPTION_PEERS: &str = "SMCD_OPTION_PEERS";
 const OBSERVE: &str = "SMCD_OBSERVE";
@@ -66,6 +71,7 @@ impl SmcConfig {
     /// | `SMCD_PROMOTION` | `eager`, `off`, or bytes and messages such as `256K:24` |
     /// | `SMCD_BUSY_POLL` | `adaptive`, `off`, or microseconds |
     /// | `SMCD_RUNTIME_DIR` | a directory |
+    /// | `SMCD_PNETIDS` | interfaces, PNETIDs and perhaps VLANs such as `eth0=NET1,eth1=NET2:5` |
     /// | `SMCD_UEIDS` | names such as `OURS,SMCV2-COMMON` |
     /// | `SMCD_OPTION_PEERS` | prefixes of addresses such as `10.0.0.0/8,fd00::/8` |
     /// | `SMCD_OBSERVE` | `1` or `0` |
@@ -98,6 +104,10 @@ impl SmcConfig {
         let peers = "prefixes of addresses such as 10.0.0.0/8,fd00::/8";
         if let Some(peers) = first_of(&lookup, &[OPTION_PEERS], peers, parse_prefixes)? {
             config.option_peers = peers;
+        }
+        let interfaces = "interfaces and PNETIDs such as eth0=NET1,eth1=NET2:5";
+        if let Some(interfaces) = first_of(&lookup, &[PNETIDS], interfaces, parse_interfaces)? {
+            config.interfaces = interfaces;
         }
         if let Some(ueids) = first_of(&lookup, &[UEIDS], "one or more UEIDs, as OURS,COMMON", parse_ueids)? {
             config.ueids = ueids;
@@ -147,6 +157,11 @@ pub(in crate::smc) fn region() -> Option<String> {
     env::var(REGION).ok().filter(|place| !place.is_empty())
 }
 
+/// The place of an ISM function that `SMCD_ISM` names.
+pub(in crate::smc) fn ism() -> Option<String> {
+    env::var(ISM).ok().filter(|place| !place.is_empty())
+}
+
 fn path(lookup: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
     lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -184,6 +199,24 @@ fn parse_bytes(text: &str) -> Option<u64> {
 /// Digits alone: no sign, which `parse` would take.
 fn parse_number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn parse_interfaces(text: &str) -> Option<Vec<PnetInterface>> {
+    text.split(',').map(parse_interface).collect()
+}
+
+/// `eth0=NET1`, or `eth0=NET1:5` in a VLAN.
+fn parse_interface(text: &str) -> Option<PnetInterface> {
+    let (name, network) = text.trim().split_once('=').filter(|(name, _)| !name.is_empty())?;
+    let (pnetid, vlan) = network.split_once(':').map_or((network, None), |(net, vlan)| (net, Some(vlan)));
+    let interface = PnetInterface::new(name, pnetid.parse().ok()?);
+    match vlan {
+        None => Some(interface),
+        Some(vlan) => {
+            let vlan = parse_number(vlan).filter(|vlan| (1..=4094).contains(vlan))?;
+            Some(interface.vlan(VlanId(vlan)))
+        }
+    }
 }
 
 fn parse_promotion(text: &str) -> Option<Promotion> {

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,11 @@ use super::{First, judge, look};
 
 /// A byte stream whose first bytes can be looked at without taking them.
 pub(crate) trait Peek {
+    /// The address of this end, if it is one of the system.
+    fn local_ip(&self) -> Option<IpAddr> {
+        None
+    }
+
     /// Waits until `judge` makes something of the first bytes, up to four. None is the end of the stream; `None` asks
     /// for more, and is no answer to the end.
     ///
@@ -31,6 +37,10 @@ pub(crate) trait Peek {
 }
 
 impl Peek for TcpStream {
+    fn local_ip(&self) -> Option<IpAddr> {
+        self.local_addr().ok().map(|addr| addr.ip())
+    }
+
     async fn peek_until<T: Send>(&self, mut judge: impl FnMut(&[u8]) -> Option<T> + Send) -> io::Result<T> {
         self.async_io(Interest::READABLE, || look(self, &mut judge)?.ok_or(io::ErrorKind::WouldBlock.into()))
             .await

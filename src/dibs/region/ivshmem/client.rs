@@ -22,12 +22,12 @@ use rustix::{
 
 use super::{
     connections,
-    eventfd::Eventfd,
     protocol::{Deframer, Listener, News, ProtocolError},
 };
 use crate::{
     dibs::{
         DeviceError, Memory,
+        eventfd::Eventfd,
         region::{
             Region, RegionError,
             attachment::Attachment,

@@ -6,12 +6,9 @@
 
 mod client;
 pub(super) mod connections;
-mod eventfd;
 mod protocol;
 mod server;
 
 pub use client::ConnectError;
-#[cfg(feature = "vfio")]
-pub(super) use eventfd::Eventfd;
 pub use protocol::ProtocolError;
 pub use server::{FabricError, FabricServer, FabricSettings, FabricStop};

@@ -17,9 +17,9 @@ use rustix::{
 };
 
 use super::socket::Socket;
-use crate::dibs::region::ivshmem::{
+use crate::dibs::{
     eventfd::Eventfd,
-    protocol::{MEMORY, MESSAGE, VERSION},
+    region::ivshmem::protocol::{MEMORY, MESSAGE, VERSION},
 };
 
 /// So long a client may take to read what it is told first. Later it may take its time: it uses the memory, and its slot

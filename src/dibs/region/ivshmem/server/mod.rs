@@ -23,12 +23,12 @@ use rustix::{
 pub use self::settings::{FabricError, FabricSettings};
 use self::{
     client::Client,
-    socket::{Entrance, Socket},
+    socket::{Socket, accept},
 };
-use super::{connections::Connections, eventfd::Eventfd};
+use super::connections::Connections;
 use crate::{
-    dibs::{Memory, region::file::format},
-    unix::{closer, sized_memory},
+    dibs::{Memory, eventfd::Eventfd, region::file::format},
+    unix::{Entrance, closer, sized_memory},
 };
 
 /// So long nobody is accepted after the system had no room for another client.
@@ -174,7 +174,7 @@ impl FabricServer {
                 self.pause = Some(now + PAUSE);
                 return;
             }
-            match self.entrance.accept() {
+            match accept(&self.entrance) {
                 Ok(socket) => self.admit(socket, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

@@ -2,12 +2,15 @@
 
 use std::{io, path::PathBuf};
 
-use crate::dibs::{
-    Chid, DeviceError,
-    region::{
-        ivshmem::protocol::MAX_VECTORS,
-        layout::{Geometry, LayoutError, Liveness, REGION_FABRIC},
+use crate::{
+    dibs::{
+        Chid, DeviceError,
+        region::{
+            ivshmem::protocol::MAX_VECTORS,
+            layout::{Geometry, LayoutError, Liveness, REGION_FABRIC},
+        },
     },
+    unix::entrance::EntranceError,
 };
 
 /// What the region of a [`FabricServer`](super::FabricServer) is like.
@@ -83,6 +86,16 @@ pub enum FabricError {
     /// A system call failed.
     #[error(transparent)]
     System(#[from] io::Error),
+}
+
+impl From<EntranceError> for FabricError {
+    fn from(error: EntranceError) -> Self {
+        match error {
+            EntranceError::InUse(path) => Self::InUse(path),
+            EntranceError::NoSocket(path) => Self::NoSocket(path),
+            EntranceError::Listen { path, error } => Self::Listen { path, error },
+        }
+    }
 }
 
 impl From<rustix::io::Errno> for FabricError {

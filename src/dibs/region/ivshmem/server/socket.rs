@@ -1,22 +1,13 @@
-//! Sockets of clients, and the one that they find.
+//! Sockets of clients.
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{
-            fs::{FileTypeExt, MetadataExt},
-            net::{UnixListener, UnixStream},
-        },
-    },
-    path::{Path, PathBuf},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown, sockopt::set_socket_send_buffer_size};
 
-use super::FabricError;
-use crate::unix::closer;
+use crate::unix::{Entrance, closer};
 
 /// The connection of a client.
 ///
@@ -43,66 +34,10 @@ impl Drop for Socket {
     }
 }
 
-/// The socket that clients connect to. Its name goes with it.
-#[derive(Debug)]
-pub(super) struct Entrance {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the name, which may be another's by now.
-    name: (u64, u64),
-}
-
-impl Entrance {
-    /// Listens at this path. A socket there that nobody answers on is removed.
-    pub(super) fn open(path: &Path) -> Result<Self, FabricError> {
-        let failed = |error| FabricError::Listen { path: path.to_owned(), error };
-        let listener = match UnixListener::bind(path) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                remove_stale(path)?;
-                UnixListener::bind(path)
-            }
-            bound => bound,
-        };
-        let listener = listener.map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let name = fs::symlink_metadata(path).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned(), name: (name.dev(), name.ino()) })
-    }
-
-    /// The next client. `WouldBlock` if there is none.
-    pub(super) fn accept(&self) -> io::Result<Socket> {
-        let fd = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-        // As little as possible: who does not read is found out, and holds few descriptors on their way.
-        set_socket_send_buffer_size(&fd, 0)?;
-        Ok(Socket(Some(fd)))
-    }
-}
-
-impl AsFd for Entrance {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
-    }
-}
-
-impl Drop for Entrance {
-    fn drop(&mut self) {
-        let is_ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.name);
-        if is_ours {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Removes a socket whose process has gone, and nothing else.
-fn remove_stale(path: &Path) -> Result<(), FabricError> {
-    let in_use = |error| FabricError::Listen { path: path.to_owned(), error };
-    if !fs::symlink_metadata(path).map_err(in_use)?.file_type().is_socket() {
-        return Err(FabricError::NoSocket(path.to_owned()));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(in_use),
-        Err(error) => Err(in_use(error)),
-        Ok(_) => Err(FabricError::InUse(path.to_owned())),
-    }
+/// The next client at the entrance. `WouldBlock` if there is none.
+pub(super) fn accept(entrance: &Entrance) -> io::Result<Socket> {
+    let fd = accept_with(entrance, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    // As little as possible: who does not read is found out, and holds few descriptors on their way.
+    set_socket_send_buffer_size(&fd, 0)?;
+    Ok(Socket(Some(fd)))
 }

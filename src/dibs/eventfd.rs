@@ -28,22 +28,22 @@ const HERE: u64 = u64::MAX;
 
 /// A doorbell: that of this process, or that of another.
 #[derive(Debug)]
-pub(in crate::dibs::region) struct Eventfd(Kept);
+pub(super) struct Eventfd(Kept);
 
 impl Eventfd {
     /// A new one.
-    pub(in crate::dibs::region) fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(|fd| Self(Kept::new(fd)))
     }
 
     /// One that came from elsewhere; given back if it is none.
-    pub(in crate::dibs::region) fn of(fd: OwnedFd) -> std::result::Result<Self, OwnedFd> {
+    pub(super) fn of(fd: OwnedFd) -> std::result::Result<Self, OwnedFd> {
         let is_bell = fstatfs(&fd).is_ok_and(|fs| fs.f_type as u64 == ANON_INODE_FS_MAGIC);
         if is_bell { Ok(Self(Kept::new(fd))) } else { Err(fd) }
     }
 
     /// Rings it, unless it has been rung so often that it makes no difference.
-    pub(in crate::dibs::region) fn ring(&self) {
+    pub(super) fn ring(&self) {
         let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];
         let has_room = poll(&mut fds, Some(&NOT_AT_ALL)).is_ok() && fds[0].revents().contains(PollFlags::OUT);
         if has_room {
@@ -52,7 +52,7 @@ impl Eventfd {
     }
 
     /// Takes out what has been rung; false if nothing was.
-    pub(in crate::dibs::region) fn clear(&self) -> bool {
+    pub(super) fn clear(&self) -> bool {
         let mut count = [0; 8];
         let taken = match preadv2(&self.0, &mut [IoSliceMut::new(&mut count)], HERE, ReadWriteFlags::NOWAIT) {
             // Before Linux 5.8 there is no other way.

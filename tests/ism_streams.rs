@@ -1,0 +1,376 @@
+//! Streams over ISM functions in software, by both versions of SMC-D.
+
+mod common;
+
+use std::{collections::BTreeMap, io::ErrorKind, sync::Arc, time::Duration};
+
+use common::{
+    in_time, pair_with, pattern,
+    soft_ism::{both_over_ism, fabric, open, over_ism, pnetid},
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use smcd::{
+    FallbackReason, PnetInterface, SmcConfig, SmcStream, Stack, Transport,
+    clc::{
+        DeclineCode,
+        wire::{Message, Proposal},
+    },
+    dibs::{
+        Chid, Device, Event, PnetId, VlanId,
+        ism::soft::{End, Fault, SoftIsm},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+/// Two ends on functions 0 and 1, with what is known of these.
+async fn pair(version: u8) -> (SoftIsm, SmcStream, SmcStream) {
+    let fabric = fabric(2);
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), version));
+    let (client, server) = pair_with(&client, &server).await;
+    assert!(client.transport().is_smcd() && server.transport().is_smcd(), "{}", client.transport());
+    (fabric, client, server)
+}
+
+fn reasons(pair: &(SmcStream, SmcStream)) -> [Option<FallbackReason>; 2] {
+    [&pair.0, &pair.1].map(|stream| stream.transport().fallback_reason())
+}
+
+/// What a client proposes.
+async fn proposal(config: SmcConfig) -> Proposal {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let client = tokio::spawn(async move { SmcStream::connect_with(addr, &config).await });
+    let (mut tcp, _) = listener.accept().await.unwrap();
+    let mut bytes = vec![0; 8];
+    tcp.read_exact(&mut bytes).await.unwrap();
+    let len = usize::from(u16::from_be_bytes([bytes[5], bytes[6]]));
+    bytes.resize(len, 0);
+    tcp.read_exact(&mut bytes[8..]).await.unwrap();
+    client.abort();
+    let Ok(Message::Proposal(proposal)) = Message::parse(&bytes) else { panic!("{bytes:?}") };
+    proposal
+}
+
+#[tokio::test]
+async fn what_is_proposed() {
+    for version in [1, 2] {
+        let fabric = fabric(1);
+        let gid = fabric.gid(0).unwrap();
+        let proposal = proposal(over_ism(open(&fabric, 0), version)).await;
+        let area = proposal.smcd.unwrap();
+        assert_eq!((area.gid, area.chid), (gid.high(), Chid(0x07c0)));
+        let v1 = proposal.v1.unwrap();
+        assert!(v1.flavours.has_d());
+        assert_eq!((v1.prefixes.ipv4.addr.octets(), v1.prefixes.ipv4.len), ([127, 0, 0, 0], 8));
+        let v2 = proposal.v2.unwrap();
+        assert_eq!(v2.ueids.is_empty(), version == 1);
+        // The device of version 1 is not listed again.
+        assert_eq!(v2.smcd.unwrap().devices().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn gids_have_64_bits() {
+    for version in [1, 2] {
+        let (fabric, client, _server) = pair(version).await;
+        let Transport::Smcd { chid, gid, peer_gid, .. } = client.transport() else { panic!() };
+        assert_eq!((chid, Some(gid), Some(peer_gid)), (Chid(0x07c0), fabric.gid(0), fabric.gid(1)));
+        assert_eq!((gid.low(), peer_gid.low()), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn half_close_then_close() {
+    for version in [1, 2] {
+        let (_fabric, mut client, mut server) = pair(version).await;
+        client.write_all(b"request").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut request = String::new();
+        in_time(server.read_to_string(&mut request)).await.unwrap();
+        assert_eq!(request, "request");
+        server.write_all(b"answer").await.unwrap();
+        drop(server);
+        let mut answer = String::new();
+        in_time(client.read_to_string(&mut answer)).await.unwrap();
+        assert_eq!(answer, "answer");
+    }
+}
+
+#[tokio::test]
+async fn an_abort_is_a_reset() {
+    for version in [1, 2] {
+        let (_fabric, mut client, mut server) = pair(version).await;
+        client.write_all(b"unread").await.unwrap();
+        server.write_all(b"last words").await.unwrap();
+        drop(server);
+        let mut got = Vec::new();
+        let error = in_time(client.read_to_end(&mut got)).await.unwrap_err();
+        assert_eq!((got.as_slice(), error.kind()), (&b"last words"[..], ErrorKind::ConnectionReset));
+    }
+}
+
+/// Store blocks that a function has carried out for these writes, and its signals.
+async fn moves(writes: &[&[std::io::IoSlice<'_>]]) -> (BTreeMap<usize, u64>, u64) {
+    let (fabric, mut client, server) = pair(2).await;
+    fabric.take_counters(0);
+    for parts in writes {
+        let all: usize = parts.iter().map(|part| part.len()).sum();
+        assert_eq!(client.write_vectored(parts).await.unwrap(), all);
+    }
+    let counters = fabric.take_counters(0);
+    assert!(counters.commands.is_empty(), "data needs no command");
+    drop(server);
+    (counters.stores, counters.signals)
+}
+
+#[tokio::test]
+async fn as_few_store_blocks_as_can_be() {
+    let data = pattern(0, 65536);
+    let slice = |len: usize| std::io::IoSlice::new(&data[..len]);
+    // A message of 100 bytes, and the CDC message of 32 that makes it known.
+    assert_eq!(moves(&[&[slice(100)]]).await, (BTreeMap::from([(100, 1), (32, 1)]), 1));
+    // Three of them: the ring begins behind the 32 bytes of the CDC slot, so they do not yet cross a page.
+    let three = [slice(100)];
+    assert_eq!(moves(&[&three, &three, &three]).await, (BTreeMap::from([(100, 3), (32, 3)]), 3));
+    // Head and body of a message go as one.
+    assert_eq!(
+        moves(&[&[slice(100), slice(0), slice(1000)]]).await,
+        (BTreeMap::from([(1100, 1), (32, 1)]), 1)
+    );
+    // 64 KiB: what is left of the first page, 15 whole ones, and the rest; one signal for all.
+    let expected = BTreeMap::from([(4064, 1), (4096, 15), (32, 2)]);
+    assert_eq!(moves(&[&[slice(65536)]]).await, (expected, 1));
+}
+
+#[tokio::test]
+async fn one_signal_for_each_cdc_message() {
+    let (fabric, mut client, mut server) = pair(2).await;
+    (0..2).for_each(|function| drop(fabric.take_counters(function)));
+    let data = pattern(0, 1_000_000);
+    let send = async {
+        client.write_all(&data).await.unwrap();
+        client.shutdown().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let (_, read) = in_time(async { tokio::join!(send, server.read_to_end(&mut got)) }).await;
+    assert!(read.unwrap() == data.len() && got == data);
+    for function in 0..2 {
+        let counters = fabric.counters(function);
+        // CDC messages, and now and then as many bytes of data.
+        let short = counters.stores.get(&32).copied().unwrap_or(0);
+        assert!(counters.signals > 0 && counters.signals <= short, "{counters:?}");
+    }
+    assert_eq!(fabric.counters(0).stored_bytes(), data.len() as u64 + 32 * fabric.counters(0).signals);
+    assert_eq!(fabric.counters(1).stored_bytes(), 32 * fabric.counters(1).signals);
+}
+
+#[tokio::test]
+async fn functions_that_end_reset_their_connections() {
+    for end in [End::Failure, End::Disabled, End::Lost] {
+        for who in 0..2 {
+            let (fabric, mut client, mut server) = pair(2).await;
+            client.write_all(b"before").await.unwrap();
+            fabric.inject(who, Fault::End(end));
+            let mut got = Vec::new();
+            // Whose function is gone hears of it at once; the other by its own function, or by the TCP connection.
+            let (mine, other) =
+                if who == 0 { (&mut client, &mut server) } else { (&mut server, &mut client) };
+            let error = in_time(mine.read_to_end(&mut got)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{end:?}");
+            assert!(in_time(mine.write_all(&[0; 1 << 21])).await.is_err());
+            if end != End::Lost {
+                let mut got = Vec::new();
+                in_time(other.read_to_end(&mut got)).await.unwrap_err();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_fails_amid_a_stream() {
+    let (fabric, mut client, mut server) = pair(2).await;
+    fabric.inject(0, Fault::EndAfter { stores: 20, end: End::Failure });
+    let sent = async { while client.write_all(&[7; 50_000]).await.is_ok() {} };
+    let mut got = Vec::new();
+    let ((), read) = in_time(async { tokio::join!(sent, server.read_to_end(&mut got)) }).await;
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(got.iter().all(|byte| *byte == 7), "what was published is what was written");
+}
+
+#[tokio::test]
+async fn refused_commands_are_declines() {
+    let no_memory = FallbackReason::Declined(DeclineCode::MEMORY);
+    for (command, of, expected) in [
+        // The server's register, the client's, and the server's query.
+        (0x0a, 1, [FallbackReason::PeerDeclined(DeclineCode::MEMORY), no_memory]),
+        (0x0a, 0, [no_memory, FallbackReason::PeerDeclined(DeclineCode::MEMORY)]),
+    ] {
+        let fabric = fabric(2);
+        let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+        for _ in 0..7 {
+            // One for each size that is tried.
+            fabric.inject(of, Fault::Answer { command, code: 0x99 });
+        }
+        let streams = pair_with(&client, &server).await;
+        assert_eq!(reasons(&streams), expected.map(Some), "{command:#x} of {of}");
+        let (mut client, mut server) = streams;
+        client.write_all(b"by TCP").await.unwrap();
+        let mut got = [0; 6];
+        in_time(server.read_exact(&mut got)).await.unwrap();
+    }
+    let fabric = fabric(2);
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+    // For versions 2 and 1.
+    [0x09, 0x09].into_iter().for_each(|command| fabric.inject(1, Fault::Answer { command, code: 0x99 }));
+    let streams = pair_with(&client, &server).await;
+    let code = DeclineCode::NO_SMCD_V2_DEVICE;
+    let expected = [FallbackReason::PeerDeclined(code), FallbackReason::Declined(code)];
+    assert_eq!(reasons(&streams), expected.map(Some));
+}
+
+#[tokio::test]
+async fn as_many_connections_as_there_are_buffers() {
+    setrlimit(Resource::Nofile, Rlimit { current: Some(16384), maximum: Some(16384) }).unwrap();
+    for version in [1, 2] {
+        let configs = both_over_ism(version).map(|config| config.receive_buffer(16384));
+        let mut all = Vec::new();
+        let refused = loop {
+            let streams = pair_with(&configs[0], &configs[1]).await;
+            if !streams.0.transport().is_smcd() {
+                break streams;
+            }
+            all.push(streams);
+        };
+        assert_eq!(all.len(), 1888);
+        let code = DeclineCode(0x030d_0000);
+        let expected = [FallbackReason::PeerDeclined(code), FallbackReason::Declined(code)];
+        assert_eq!(reasons(&refused), expected.map(Some));
+        all.push(refused);
+        for (number, (client, server)) in all.iter_mut().enumerate() {
+            client.write_u64(number as u64).await.unwrap();
+            assert_eq!(in_time(server.read_u64()).await.unwrap(), number as u64);
+            server.write_u64(!(number as u64)).await.unwrap();
+            assert_eq!(in_time(client.read_u64()).await.unwrap(), !(number as u64));
+        }
+        // With one gone there is room for another.
+        drop(all.swap_remove(7));
+        let again = pair_with(&configs[0], &configs[1]).await;
+        assert!(again.0.transport().is_smcd(), "{}", again.0.transport());
+    }
+}
+
+#[tokio::test]
+async fn interfaces_choose_their_devices() {
+    let fabric = fabric(2);
+    let other: PnetId = "NET2".parse().unwrap();
+    let devices = [0, 1].map(|function| Arc::new(open(&fabric, function)) as Arc<dyn Device>);
+    let with = |at: usize, interface: PnetInterface| {
+        common::in_band().stack(Stack::new(vec![devices[at].clone()])).interfaces([interface])
+    };
+    let lo = |pnetid| PnetInterface::new("lo", pnetid);
+    for (wrong, expected) in [
+        (PnetInterface::new("no-such-interface", pnetid()), FallbackReason::NoPnetId),
+        (lo(other), FallbackReason::NoDeviceOfPnetId),
+    ] {
+        let of_client = pair_with(&with(0, wrong.clone()), &with(1, lo(pnetid()))).await;
+        let declined = FallbackReason::PeerDeclined(DeclineCode::NO_DEVICE);
+        assert_eq!(reasons(&of_client), [Some(expected), Some(declined)]);
+        let of_server = pair_with(&with(0, lo(pnetid())), &with(1, wrong)).await;
+        let [peers, own] = reasons(&of_server);
+        assert_eq!(own, Some(expected));
+        assert!(matches!(peers, Some(FallbackReason::PeerDeclined(_))), "{peers:?}");
+    }
+    let streams = pair_with(&with(0, lo(pnetid())), &with(1, lo(pnetid()))).await;
+    assert!(streams.0.transport().is_smcd());
+}
+
+#[tokio::test]
+async fn vlans_of_version_1() {
+    let fabric = fabric(3);
+    let lo = |vlan: Option<u16>| {
+        let interface = PnetInterface::new("lo", pnetid());
+        [vlan.map(VlanId).map_or(interface.clone(), |vlan| interface.vlan(vlan))]
+    };
+    let devices = [0, 1].map(|function| Arc::new(open(&fabric, function)) as Arc<dyn Device>);
+    let with = |at: usize, vlan| {
+        let stack = Stack::new(vec![devices[at].clone()]);
+        common::in_band().stack(stack).ueids([]).interfaces(lo(vlan))
+    };
+    let streams = pair_with(&with(0, Some(5)), &with(1, Some(5))).await;
+    assert!(streams.0.transport().is_smcd(), "{}", streams.0.transport());
+    // The server is in a VLAN that the client's function is not in.
+    let streams = pair_with(&with(0, Some(5)), &with(1, Some(6))).await;
+    let code = DeclineCode::NO_SMCD_DEVICE;
+    let expected = [FallbackReason::PeerDeclined(code), FallbackReason::Declined(code)];
+    assert_eq!(reasons(&streams), expected.map(Some));
+    // The function refuses that of version 2, and then ours.
+    (0..2).for_each(|_| fabric.inject(2, Fault::Answer { command: 0x04, code: 9 }));
+    let third = over_ism(open(&fabric, 2), 1).interfaces(lo(Some(7)));
+    let streams = pair_with(&third, &with(1, Some(7))).await;
+    let declined = FallbackReason::PeerDeclined(DeclineCode::VLAN_REGISTRATION);
+    assert_eq!(reasons(&streams), [Some(FallbackReason::VlanRefused), Some(declined)]);
+    // Without version 2 there is version 1.
+    let streams = pair_with(&third, &with(1, Some(7))).await;
+    assert!(streams.0.transport().is_smcd(), "{}", streams.0.transport());
+}
+
+#[tokio::test]
+async fn link_groups_are_shut_down_and_tested() {
+    let fabric = fabric(3);
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+    let third = open(&fabric, 2);
+    let served = server.stack.as_ref().unwrap().devices()[0].gid();
+    let connect = || pair_with(&client, &server);
+    drop(connect().await);
+    // A test is answered at the next handshake: link, VLAN, 1 for a request and 2 for the answer.
+    let test = |kind: u16| {
+        let [k0, k1] = kind.to_ne_bytes();
+        u64::from_ne_bytes([0, 0, 1, 0, 0, 0, k0, k1])
+    };
+    third.signal_event(served, 0x83, test(1)).unwrap();
+    let mut answer = None;
+    for _ in 0..100 {
+        drop(connect().await);
+        answer = third.take_event();
+        if answer.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(answer, Some(Event::Software { from: served, code: 0x83, data: test(2) }));
+    // Of a stack that is gone the peer hears, by the event that Linux sends.
+    drop(server);
+    for _ in 0..100 {
+        if fabric.counters(1).commands.get(&0x0e) > Some(&1) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(fabric.counters(1).commands.get(&0x0e), Some(&2), "the answer, and the end of the group");
+}
+
+#[tokio::test]
+async fn the_next_process_with_a_function_makes_first_contact() {
+    let fabric = fabric(2);
+    let client = over_ism(open(&fabric, 0), 2);
+    for _ in 0..5 {
+        let server = loop {
+            match fabric.open(1) {
+                Ok(function) => break over_ism(smcd::dibs::ism::Ism::open(Arc::new(function)).unwrap(), 2),
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        for _ in 0..3 {
+            let streams = pair_with(&client, &server).await;
+            assert!(streams.0.transport().is_smcd(), "{}", streams.0.transport());
+        }
+        drop(server);
+        // The same GID, and a group that the next one has not heard of.
+        while fabric.is_open(1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
