@@ -14,6 +14,9 @@
 
 #define REGION_EVENT_INTERVAL	msecs_to_jiffies(10)
 
+/* So long what an endpoint has sent before it ended can still be read. */
+#define REGION_GRACE		HZ
+
 /*
  * Whether SMC could take one for the other. It compares the second half alone
  * when it ends what it has with a GID, and then takes a first half of 0 for all.
@@ -85,25 +88,39 @@ static void region_deliver(struct region *region, const struct dibs_event *event
 	}
 }
 
+/* SMC throws away what it has not handed out yet when it hears of this. */
+static void region_tell_end(struct region *region, struct region_peer *peer)
+{
+	struct dibs_event event = {
+		.type = DIBS_DEV_EVENT,
+		.subtype = DIBS_DEV_DISABLED,
+		.gid = peer->gone_gid,
+		.time = ktime_get_real_ns(),
+	};
+
+	peer->gone = false;
+	region_deliver(region, &event);
+}
+
 /*
  * Only an endpoint that clients have asked for has connections to lose. Another
  * may have copied the GID of one, and nothing of that one must end with it.
  */
 static void region_peer_ended(struct region *region, struct region_peer *peer)
 {
-	struct dibs_event event = {
-		.type = DIBS_DEV_EVENT,
-		.subtype = DIBS_DEV_DISABLED,
-		.gid = peer->gid,
-		.time = ktime_get_real_ns(),
-	};
-	bool known = peer->known;
-
+	/* Its last words lie in memory of our own, and were written before it left. */
+	virt_rmb();
+	region_look_at_dmbs(region, peer - region->peers);
+	if (peer->known) {
+		if (peer->gone)
+			region_tell_end(region, peer);
+		peer->gone = true;
+		peer->gone_until = jiffies + REGION_GRACE;
+		peer->gone_gid = peer->gid;
+	}
 	peer->present = false;
 	peer->known = false;
 	peer->waiting = false;
-	if (known)
-		region_deliver(region, &event);
 }
 
 /* Looks whether an endpoint has come or gone. Whether there is a new one. */
@@ -206,6 +223,8 @@ static void region_look_at_peer(struct region *region, u32 slot)
 	bool joined = region_refresh_peer(region, slot);
 	u32 rung;
 
+	if (peer->gone && time_after_eq(jiffies, peer->gone_until))
+		region_tell_end(region, peer);
 	if (!peer->present)
 		return;
 	region_send_waiting_event(region, slot);

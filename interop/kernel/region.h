@@ -34,6 +34,10 @@ struct region_peer {
 	bool belled;
 	/* A client has asked for its GID and got this slot. */
 	bool known;
+	/* The one before it has ended, and the clients are told of that then. */
+	bool gone;
+	unsigned long gone_until;
+	uuid_t gone_gid;
 	u32 connection;
 	u32 incarnation;
 	uuid_t gid;

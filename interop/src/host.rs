@@ -116,7 +116,9 @@ impl Host {
         } else {
             let client = Client::new(case, Some(&self.endpoints))?;
             machine.say(&Answer::Begun)?;
-            finish(&mut machine, talk::ask_all(case.talk, &client, address))
+            let ended = talk::ask_all(case.talk, &client, address);
+            let _client = (case.talk != Talk::LastWords).then_some(client);
+            finish(&mut machine, ended)
         }
     }
 

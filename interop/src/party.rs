@@ -106,7 +106,9 @@ impl Party for TcpStream {
                 Err(error) => break error,
             }
         };
-        ensure!(error.kind() == ErrorKind::ConnectionReset, "no reset, but: {error}");
+        // The latter if the peer's endpoint has gone by then, too.
+        let is_reset = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted].contains(&error.kind());
+        ensure!(is_reset, "no reset, but: {error}");
         Ok(())
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum Talk {
     Crowd,
     /// While another endpoint of the region writes all the time what it likes, wherever it may.
     Intruded,
+    /// One sends, closes and has gone from the region before the other one reads.
+    LastWords,
     /// Linux' driver goes, and comes back.
     NoDriver,
     /// The process at the other end is killed, and another comes.
@@ -81,7 +83,7 @@ const SOON: Duration = Duration::from_secs(10);
 pub(crate) const ARRIVAL: Duration = Duration::from_millis(300);
 
 impl Talk {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Greeting,
         Self::Sizes,
         Self::Much,
@@ -92,6 +94,7 @@ impl Talk {
         Self::Rings,
         Self::Crowd,
         Self::Intruded,
+        Self::LastWords,
         Self::NoDriver,
         Self::NoPeer,
         Self::NoMachine,
@@ -101,6 +104,7 @@ impl Talk {
     /// Between which client and server alone it is played, since something ends that they have.
     pub(crate) fn ends_what(self) -> Option<(Stack, Stack)> {
         match self {
+            Self::LastWords => Some((Stack::Endpoint, Stack::Linux)),
             Self::NoDriver | Self::NoPeer | Self::Killed => Some((Stack::Linux, Stack::Endpoint)),
             Self::NoMachine => Some((Stack::Linux, Stack::Guest)),
             _ => None,
@@ -119,7 +123,13 @@ impl Talk {
             Self::NoDriver => 3,
             Self::Rings => RINGS.len(),
             Self::Crowd => CROWD,
-            Self::Sizes | Self::Much | Self::BothWays | Self::Urgent | Self::Killed | Self::Bench => 1,
+            Self::Sizes
+            | Self::Much
+            | Self::BothWays
+            | Self::Urgent
+            | Self::Killed
+            | Self::LastWords
+            | Self::Bench => 1,
         }
     }
 
@@ -144,6 +154,7 @@ impl Talk {
             Self::Rings => "buffers of 16 KiB to 1 MiB, three times round",
             Self::Crowd => "50 connections at once",
             Self::Intruded => "as two of the above, beside a hostile endpoint",
+            Self::LastWords => "the client's device goes with unread data",
             Self::NoDriver => "Linux' driver is removed and comes back",
             Self::NoPeer => "the library's process is killed, another comes",
             Self::NoMachine => "the other machine's QEMU is killed, and started again",
@@ -166,6 +177,7 @@ impl fmt::Display for Talk {
             Self::Rings => "rings",
             Self::Crowd => "crowd",
             Self::Intruded => "intruded",
+            Self::LastWords => "last-words",
             Self::NoDriver => "driver-removed",
             Self::NoPeer => "process-killed",
             Self::NoMachine => "other-machine-killed",
@@ -188,6 +200,7 @@ pub(crate) fn ask_all(talk: Talk, client: &Client, server: SocketAddr) -> anyhow
         Talk::HalfClose => Ok(vec![end_first(connect()?)?, end_last(connect()?)?]),
         Talk::Abort => Ok(vec![be_aborted(connect()?)?, abort(connect()?)?]),
         Talk::Urgent => one(ask_urgently(connect()?)),
+        Talk::LastWords => one(say_last_words(connect()?)),
         Talk::Intruded => Ok(vec![ask_sizes(connect()?)?, both_ways(connect()?, [1, 2])?]),
         Talk::Rings => {
             RINGS.into_iter().map(|ring| go_round(client.connect(server, Some(ring))?, ring)).collect()
@@ -222,6 +235,7 @@ pub(crate) fn serve_all(talk: Talk, server: &mut Server) -> anyhow::Result<Vec<W
         Talk::HalfClose => Ok(vec![end_last(accept()?)?, end_first(accept()?)?]),
         Talk::Abort => Ok(vec![abort(accept()?)?, be_aborted(accept()?)?]),
         Talk::Urgent => one(serve_urgently(accept()?)),
+        Talk::LastWords => one(hear_last_words(accept()?)),
         Talk::Intruded => Ok(vec![serve_sizes(accept()?)?, both_ways(accept()?, [2, 1])?]),
         Talk::Crowd => all_at_once((0..CROWD).map(|_| accept()).collect::<Result<_, _>>()?, serve_in_crowd),
         Talk::NoDriver => {
@@ -333,6 +347,18 @@ fn abort(mut stream: Stream) -> anyhow::Result<Way> {
 fn be_aborted(mut stream: Stream) -> anyhow::Result<Way> {
     send(&mut stream, 1, UNREAD)?;
     stream.see_reset()?;
+    Ok(stream.way())
+}
+
+fn say_last_words(mut stream: Stream) -> anyhow::Result<Way> {
+    send(&mut stream, 1, UNREAD)?;
+    Ok(stream.way())
+}
+
+fn hear_last_words(mut stream: Stream) -> anyhow::Result<Way> {
+    thread::sleep(ARRIVAL);
+    expect(&mut stream, 1, UNREAD)?;
+    at_end(&mut stream)?;
     Ok(stream.way())
 }
 
