@@ -27,20 +27,6 @@ pub(crate) struct Rates {
     pub(crate) round_trip: f64,
 }
 
-impl Rates {
-    pub(crate) fn to_server(&self) -> f64 {
-        self.to_server
-    }
-
-    pub(crate) fn to_client(&self) -> f64 {
-        self.to_client
-    }
-
-    pub(crate) fn round_trip(&self) -> f64 {
-        self.round_trip
-    }
-}
-
 impl fmt::Display for Rates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { to_server, to_client, round_trip } = self;

@@ -80,7 +80,7 @@ pub(crate) fn run(sockets: &Path, share: &Path) -> anyhow::Result<()> {
 /// There is room for large buffers: nobody is to take smaller ones to leave some for others.
 fn settings() -> FabricSettings {
     let mut settings = FabricSettings::default();
-    (settings.bytes, settings.entries) = (1 << 30, 96);
+    (settings.bytes, settings.entries) = (1 << 30, 112);
     settings
 }
 

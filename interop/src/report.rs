@@ -102,7 +102,9 @@ fn medians(measured: &[Measured], case: &Case) -> anyhow::Result<[f64; 3]> {
     ensure!(of_case.len() == ROUNDS, "{} was measured {} times", case.name(), of_case.len());
     let counted = [u64::from(case.client == Stack::Linux), 0];
     ensure!(of_case.iter().all(|one| one.smcd == counted), "{}: Linux has counted otherwise", case.name());
-    Ok([Rates::to_server, Rates::to_client, Rates::round_trip].map(|rate| {
+    let measures: [fn(&Rates) -> f64; 3] =
+        [|rates| rates.to_server, |rates| rates.to_client, |rates| rates.round_trip];
+    Ok(measures.map(|rate| {
         let mut rates: Vec<f64> = of_case.iter().map(|one| rate(&one.rates)).collect();
         rates.sort_by(f64::total_cmp);
         rates[rates.len() / 2]
