@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
+    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
@@ -42,6 +43,8 @@ pub(crate) enum Talk {
     Intruded,
     /// One sends, closes and has gone from the region before the other one reads.
     LastWords,
+    /// Connections that are made at the same time, before there is a link group.
+    Rush,
     /// Linux' driver goes, and comes back.
     NoDriver,
     /// The process at the other end is killed, and another comes.
@@ -76,6 +79,8 @@ pub(crate) const RINGS: [usize; 7] = [16 << 10, 32 << 10, 64 << 10, 128 << 10, 2
 const CROWD: usize = 50;
 const IN_CROWD: usize = 20_000;
 
+const RUSH: usize = 16;
+
 /// In which an end sees that its peer has gone.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -83,7 +88,7 @@ const SOON: Duration = Duration::from_secs(10);
 pub(crate) const ARRIVAL: Duration = Duration::from_millis(300);
 
 impl Talk {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Greeting,
         Self::Sizes,
         Self::Much,
@@ -95,6 +100,7 @@ impl Talk {
         Self::Crowd,
         Self::Intruded,
         Self::LastWords,
+        Self::Rush,
         Self::NoDriver,
         Self::NoPeer,
         Self::NoMachine,
@@ -123,6 +129,7 @@ impl Talk {
             Self::NoDriver => 3,
             Self::Rings => RINGS.len(),
             Self::Crowd => CROWD,
+            Self::Rush => RUSH,
             Self::Sizes
             | Self::Much
             | Self::BothWays
@@ -155,6 +162,7 @@ impl Talk {
             Self::Crowd => "50 connections at once",
             Self::Intruded => "as two of the above, beside a hostile endpoint",
             Self::LastWords => "the client's device goes with unread data",
+            Self::Rush => "16 connections made at the same time, all of them first",
             Self::NoDriver => "Linux' driver is removed and comes back",
             Self::NoPeer => "the library's process is killed, another comes",
             Self::NoMachine => "the other machine's QEMU is killed, and started again",
@@ -178,6 +186,7 @@ impl fmt::Display for Talk {
             Self::Crowd => "crowd",
             Self::Intruded => "intruded",
             Self::LastWords => "last-words",
+            Self::Rush => "rush",
             Self::NoDriver => "driver-removed",
             Self::NoPeer => "process-killed",
             Self::NoMachine => "other-machine-killed",
@@ -206,6 +215,13 @@ pub(crate) fn ask_all(talk: Talk, client: &Client, server: SocketAddr) -> anyhow
             RINGS.into_iter().map(|ring| go_round(client.connect(server, Some(ring))?, ring)).collect()
         }
         Talk::Crowd => all_at_once((0..CROWD).map(|_| connect()).collect::<Result<_, _>>()?, ask_in_crowd),
+        Talk::Rush => {
+            let start = Barrier::new(RUSH);
+            in_threads(RUSH, || {
+                start.wait();
+                ask_in_crowd(connect()?)
+            })
+        }
         Talk::NoDriver => {
             let mut first = connect()?;
             let way = ask(&mut first)?;
@@ -238,6 +254,7 @@ pub(crate) fn serve_all(talk: Talk, server: &mut Server) -> anyhow::Result<Vec<W
         Talk::LastWords => one(hear_last_words(accept()?)),
         Talk::Intruded => Ok(vec![serve_sizes(accept()?)?, both_ways(accept()?, [2, 1])?]),
         Talk::Crowd => all_at_once((0..CROWD).map(|_| accept()).collect::<Result<_, _>>()?, serve_in_crowd),
+        Talk::Rush => in_threads(RUSH, || serve_in_crowd(accept()?)),
         Talk::NoDriver => {
             let mut first = accept()?;
             let way = answer(&mut first)?;
@@ -433,6 +450,13 @@ fn serve_rings(server: &mut Server) -> anyhow::Result<Vec<Way>> {
 fn all_at_once(streams: Vec<Stream>, each: fn(Stream) -> anyhow::Result<Way>) -> anyhow::Result<Vec<Way>> {
     let threads: Vec<_> = streams.into_iter().map(|stream| thread::spawn(move || each(stream))).collect();
     threads.into_iter().map(|thread| thread.join().ok().context("a panic")?).collect()
+}
+
+fn in_threads(count: usize, each: impl Fn() -> anyhow::Result<Way> + Sync) -> anyhow::Result<Vec<Way>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&each)).collect();
+        threads.into_iter().map(|thread| thread.join().ok().context("a panic")?).collect()
+    })
 }
 
 fn ask_in_crowd(mut stream: Stream) -> anyhow::Result<Way> {

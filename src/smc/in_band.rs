@@ -141,6 +141,10 @@ pub(crate) trait Wire {
     fn pause(&mut self, time: Duration) -> impl Future<Output = ()> + Send;
 }
 
+/// How long is waited for what another connection does in the meantime, and how often is looked.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// What both ends know after a handshake.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -306,11 +310,23 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         let group = if accepted.terms().first_contact() {
             self.stack.group(pair).ok_or(DeclineCode::INTERNAL)?
         } else {
-            self.stack.confirmed_group(pair).ok_or(DeclineCode::SYNC)?
+            self.common_group(pair).await.ok_or(DeclineCode::SYNC)?
         };
         let dmb = self.acquire(&group).await.map_err(|error| decline_code(&error))?;
         let outlet = outlet(&group, accepted.terms().peer_dmb()).map_err(|error| decline_code(&error))?;
         Ok((group, dmb, outlet))
+    }
+
+    /// The group that the server takes for common. Linux does so once its Accept of the first contact is out, and its Accept of
+    /// another connection may come before that. Linux ends the whole group if it is told that there is none.
+    async fn common_group(&mut self, pair: Pair) -> Option<Arc<LinkGroup>> {
+        let until = self.wire.now() + PATIENCE.min(self.config.handshake_timeout / 2);
+        loop {
+            match self.stack.confirmed_group(pair) {
+                None if self.wire.now() < until => self.wire.pause(PAUSE).await,
+                group => return group,
+            }
+        }
     }
 
     async fn accept(mut self, client: Client) -> Result<Outcome, EstablishError> {
@@ -404,8 +420,6 @@ impl<'a, W: Wire + Send> Session<'a, W> {
 
     /// A buffer of our own; waits a little for a peer that is slow to take in the last ones.
     async fn acquire(&mut self, group: &LinkGroup) -> Result<Arc<Dmb>, DeviceError> {
-        const PAUSE: Duration = Duration::from_millis(1);
-        const PATIENCE: Duration = Duration::from_secs(1);
         let size = DmbeSize::holding(self.config.receive_buffer);
         // A peer in a handshake takes in what it gets every few milliseconds.
         let until = self.wire.now() + PATIENCE.min(self.config.handshake_timeout / 2);
