@@ -5,24 +5,16 @@
 #[allow(unreachable_pub)]
 mod targets;
 
+#[path = "common/random.rs"]
+mod random;
+
 use std::{fs, path::Path};
 
+use random::Random;
 use targets::{TARGETS, Target};
 
 /// Mutations for each seed.
 const ROUNDS: u64 = 3000;
-
-/// A small generator, so that a run can be told by its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 as usize
-    }
-}
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
@@ -35,19 +27,19 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
 /// Bytes and pieces are changed, doubled, and taken away, as libFuzzer does.
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     const TELLING: [u8; 10] = [0, 1, 2, 8, 9, 40, 41, 0x7f, 0x80, 0xff];
-    for _ in 0..=random.next() % 4 {
+    for _ in 0..=random.below(4) {
         if bytes.is_empty() {
             bytes.push(0);
         }
-        let at = random.next() % bytes.len();
-        match random.next() % 6 {
+        let at = random.below(bytes.len());
+        match random.below(6) {
             0 => bytes[at] = random.next() as u8,
-            1 => bytes[at] = TELLING[random.next() % TELLING.len()],
-            2 => bytes[at] ^= 1 << (random.next() % 8),
+            1 => bytes[at] = TELLING[random.below(TELLING.len())],
+            2 => bytes[at] ^= 1 << random.below(8),
             3 => bytes.truncate(at),
             4 => bytes.insert(at, random.next() as u8),
             _ => {
-                let piece = bytes[at..(at + 1 + random.next() % 40).min(bytes.len())].to_vec();
+                let piece = bytes[at..(at + 1 + random.below(40)).min(bytes.len())].to_vec();
                 bytes.splice(at..at, piece);
             }
         }
@@ -69,7 +61,7 @@ fn play(target: Target, seed: &[u8], random: &mut Random) {
 #[test]
 fn seeds_and_their_mutations_do_no_harm() {
     for (name, target) in TARGETS {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = Random::new(0);
         for seed in seeds(name) {
             play(*target, &seed, &mut random);
         }

@@ -4,21 +4,9 @@ mod common;
 
 use std::{fs, time::Duration};
 
-use common::{block_on, in_time, role, spawn};
+use common::{block_on, in_time, random::Random, role, spawn};
 use smcd::{SmcListener, SmcStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-/// A small generator, so that a run can be told by its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
 
 /// Scribbles over every DMB that this process maps: its own and those of its peer, rings, CDC slots and signal words.
 fn scribble(random: &mut Random, slots_only: bool) {
@@ -50,7 +38,7 @@ fn scribble(random: &mut Random, slots_only: bool) {
 fn vandal() {
     let Some(role) = role() else { return };
     let (seed, addr) = role.split_once(' ').unwrap();
-    let mut random = Random(seed.parse::<u64>().unwrap() * 2 + 1);
+    let mut random = Random::new(seed.parse().unwrap());
     block_on(async {
         let mut stream = SmcStream::connect_with(addr, &common::in_band()).await.unwrap();
         assert!(stream.transport().is_smcd());

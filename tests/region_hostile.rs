@@ -16,6 +16,7 @@ use std::{
 
 use common::{
     in_time, pair_with, pattern,
+    random::Random,
     region::{Fabric, over},
 };
 use smcd::{
@@ -40,31 +41,19 @@ fn slice(slot: u64) -> Range<u64> {
     start + slot * len..start + (slot + 1) * len
 }
 
-/// Numbers that look random; the same for each run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// A number with a bias to those that mean something.
-    fn value(&mut self, region: &File) -> u64 {
-        match self.next() % 5 {
-            0 => 0,
-            1 => u64::MAX,
-            2 => 1 << (self.next() % 64),
-            // What stands elsewhere: GIDs and tokens of others, their cursors.
-            3 => {
-                let mut word = [0; 8];
-                let _ = region.read_at(&mut word, (self.next() % (8192 + 4 * AREA)) & !7);
-                u64::from_le_bytes(word)
-            }
-            _ => self.next(),
+/// A number with a bias to those that mean something.
+fn value(random: &mut Random, region: &File) -> u64 {
+    match random.next() % 5 {
+        0 => 0,
+        1 => u64::MAX,
+        2 => 1 << (random.next() % 64),
+        // What stands elsewhere: GIDs and tokens of others, their cursors.
+        3 => {
+            let mut word = [0; 8];
+            let _ = region.read_at(&mut word, (random.next() % (8192 + 4 * AREA)) & !7);
+            u64::from_le_bytes(word)
         }
+        _ => random.next(),
     }
 }
 
@@ -80,11 +69,11 @@ impl Scribbler {
         let is_over = Arc::new(AtomicBool::new(false));
         let until = is_over.clone();
         let thread = thread::spawn(move || {
-            let (mut random, mut count) = (Random(0x9e37_79b9_7f4a_7c15), 0);
+            let (mut random, mut count) = (Random::new(0), 0);
             while !until.load(Ordering::Relaxed) {
                 let range = &ranges[random.next() as usize % ranges.len()];
                 let at = (range.start + random.next() % (range.end - range.start)) & !7;
-                region.write_all_at(&random.value(&region).to_le_bytes(), at).unwrap();
+                region.write_all_at(&value(&mut random, &region).to_le_bytes(), at).unwrap();
                 count += 1;
             }
             count

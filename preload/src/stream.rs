@@ -246,13 +246,26 @@ impl Stream {
 
     /// The socket will be used in a way that passes us by, for this reason: it is given back to TCP. What has come by the
     /// ring and was not read is sent once more by the peer. Should it not answer, that is still read here first, by those
-    /// that have the stream; others never see it.
+    /// that have the stream; others never see it. If the peer cannot do without the ring, the connection is reset.
     pub(crate) fn leaves_us(self: &Arc<Self>, why: &str) {
         self.leaves_us_within(why, &Grace::begin());
     }
 
     /// As [`Stream::leaves_us`], as one of several that leave.
     pub(crate) fn leaves_us_within(self: &Arc<Self>, why: &str, grace: &Grace) {
+        self.leave(why, grace, |raw| {
+            let result = raw.demote(grace.left());
+            if matches!(result, Err(DemoteError::PeerStays)) {
+                // It would hang, at both ends.
+                raw.reset();
+            }
+            result
+        });
+    }
+
+    /// As [`Stream::leaves_us_within`], where most likely nobody else will use it: with a peer that cannot do without the
+    /// ring it goes on as before.
+    pub(crate) fn may_leave_us(self: &Arc<Self>, why: &str, grace: &Grace) {
         self.leave(why, grace, |raw| raw.demote(grace.left()));
     }
 

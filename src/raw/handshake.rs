@@ -464,3 +464,6 @@ impl AsFd for Shaken {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,7 @@ pub fn wants_option_of(config: &SmcConfig, peer: IpAddr) -> bool {
     config.asks_for_option(peer)
 }
 
-/// Has a socket ask, before it connects or listens. False if there is no way to
-/// ([`syn_option`](crate::tcp_fallback::syn_option)).
+/// Has a socket ask, before it connects or listens. False if there is no way to ([`syn_option`]).
 ///
 /// Who connects so has to go on with [`RawStream::connecting`](super::RawStream::connecting), and who accepts with
 /// [`has_option`].

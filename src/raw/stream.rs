@@ -335,6 +335,12 @@ impl RawStream {
         self.waits.hybrid.demote(0, limit).map(drop)
     }
 
+    /// Resets the connection, which goes where it cannot be followed and [cannot be given back](DemoteError::PeerStays).
+    pub fn reset(&self) {
+        self.waits.hybrid.break_off();
+        let _ = syn_option::disconnect(self);
+    }
+
     /// Does what the peer asks of the library, if it does ([`RawStream::demote`]). Reading, writing and asking whether that
     /// would wait do so too; this is for those who look for something else.
     #[inline]
@@ -666,7 +672,11 @@ mod tests {
     };
 
     use super::*;
-    use crate::{Promotion, Stack, dibs::loopback::DmbLimits};
+    use crate::{
+        Promotion, Stack,
+        dibs::loopback::DmbLimits,
+        smc::{established::Established, pair},
+    };
 
     fn patience() -> Patience {
         Patience::of(Some(Duration::from_secs(20)))
@@ -691,6 +701,27 @@ mod tests {
         (streams, sockets)
     }
 
+    /// Two streams of which so many begin with rings, the other ends being SMC-D alone; and their sockets.
+    fn begun_on_rings(
+        stacks: &[Arc<Stack>; 2],
+        count: usize,
+    ) -> (Vec<RawStream>, [pair::End; 2], [TcpStream; 2]) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let sockets = [client, listener.accept().unwrap().0];
+        let ends = pair::connect(stacks, [16_384; 2]);
+        let stream = |side: usize| {
+            let pair::End { stack, group, connection } = &ends[side];
+            let peer = stacks[1 - side].devices()[0].gid();
+            let config = SmcConfig::new().promotion(Promotion::Off).stack(stack.clone());
+            let stream = RawStream::new(Socket::of(&sockets[side]), Arc::new(config));
+            let established = Established::new(connection.again(), group.clone(), stack.clone(), peer);
+            assert!(stream.waits.hybrid.begin_on_rings(established));
+            stream
+        };
+        ((0..count).map(stream).collect(), ends, sockets)
+    }
+
     /// For those who answer.
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -698,6 +729,45 @@ mod tests {
         let mut buf = Vec::new();
         stream.read(&mut (&mut buf).limit(100), patience).unwrap();
         buf
+    }
+
+    #[test]
+    fn rings_from_the_first_byte_are_given_back_as_any() {
+        let (streams, _ends, _sockets) = begun_on_rings(&pair::stacks(), 2);
+        let [a, b] = streams.as_slice() else { unreachable!() };
+        a.write(&[IoSlice::new(b"by ring")], patience).unwrap();
+        assert_eq!(read(b), b"by ring");
+        assert_eq!(a.demote(LIMIT).unwrap(), 0);
+        a.write(&[IoSlice::new(b"by tcp")], patience).unwrap();
+        assert_eq!(read(b), b"by tcp");
+        b.write(&[IoSlice::new(b"and back")], patience).unwrap();
+        assert_eq!(read(a), b"and back");
+        assert!(a.stays() && b.is_back());
+    }
+
+    #[test]
+    fn what_a_peer_on_rings_alone_cannot_follow_goes_on_or_is_reset() {
+        for stacks in [pair::stacks(), pair::unmapped_stacks()] {
+            let (streams, [_own, peer], [_socket, mut socket]) = begun_on_rings(&stacks, 1);
+            let (a, b) = (&streams[0], &peer.connection);
+            let limit = Duration::from_millis(5);
+            assert!(matches!(a.demote(limit), Err(DemoteError::PeerStays)));
+            assert!(matches!(a.demote_wholly(limit), Err(DemoteError::PeerStays)));
+            // Nothing has changed.
+            a.write(&[IoSlice::new(b"by ring")], patience).unwrap();
+            let mut got = [0; 9];
+            assert_eq!(b.try_read(&mut &mut got[..]).unwrap(), Progress::Done(7));
+            b.try_write(&[IoSlice::new(b"unread")]).unwrap();
+            a.reset();
+            // What has come can still be read.
+            assert_eq!(a.read(&mut &mut got[..], patience).unwrap(), 6);
+            let error = a.read(&mut &mut got[..], patience).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            assert!(a.write(&[IoSlice::new(b"x")], patience).is_err());
+            // By its flags and by TCP.
+            assert!(b.try_read(&mut &mut got[..]).is_err());
+            assert_eq!(socket.read(&mut got).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
     }
 
     #[test]

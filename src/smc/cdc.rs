@@ -40,8 +40,8 @@ bitflags::bitflags! {
         const URGENT_PRESENT = 0x20;
         /// The writer asks for a consumer update.
         const CONS_UPDATE_REQUEST = 0x10;
-        /// The sender of the flag reads what is written to its ring. Only on connections that began as TCP, as the two
-        /// that follow; Linux leaves the three bits zero.
+        /// The sender of the flag reads what is written to its ring. Only from those that can also take TCP, to those
+        /// that map DMBs, as the two that follow; Linux leaves the three bits zero.
         const READING = 0x01;
         /// The sender of the flag writes nothing more to the ring: what follows goes by TCP again.
         const BACK = 0x02;

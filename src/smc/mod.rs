@@ -33,7 +33,7 @@ mod misbehaved;
 mod negotiation;
 mod outlet;
 #[cfg(test)]
-mod pair;
+pub(crate) mod pair;
 mod pnet;
 #[cfg(feature = "tokio")]
 mod promoted;

@@ -5,6 +5,7 @@
 pub mod ism;
 pub mod namespace;
 mod process;
+pub mod random;
 pub mod region;
 mod settings;
 pub mod soft_ism;

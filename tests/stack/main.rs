@@ -7,6 +7,9 @@ mod settings;
 #[path = "../common/process.rs"]
 mod process;
 
+#[path = "../common/random.rs"]
+mod random;
+
 mod declines;
 mod harness;
 mod middlebox;

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     harness::{Net, exchange, host, simulated, v4, v6},
-    weather::{Random, Weather},
+    random::Random,
+    weather::Weather,
 };
 
 async fn pair(net: &Net, remote: SocketAddr) -> (StackStream, StackStream) {

@@ -43,7 +43,7 @@ fn is_inherited(fd: c_int) -> bool {
 
 /// Another program is about to be started beside this one, which goes on.
 fn before_start() {
-    leave_inherited(|stream, grace| stream.leaves_us_within(WHY, grace));
+    leave_inherited(|stream, grace| stream.may_leave_us(WHY, grace));
 }
 
 /// Another program is about to take the place of this one, or of a child that borrows our memory. Fails with

@@ -16,6 +16,8 @@ const PYTHON: &str = "/usr/bin/python3";
 struct Program {
     name: &'static str,
     source: &'static str,
+    /// What both parts are told first.
+    args: &'static [&'static str],
     /// What the client prints at its end.
     says: &'static str,
     /// Connections that carry enough to be promoted, by either policy.
@@ -23,10 +25,11 @@ struct Program {
 }
 
 macro_rules! program {
-    ($name:literal, $connections:literal, $says:literal) => {
+    ($name:literal, $connections:literal, $says:literal $(, $arg:literal)?) => {
         Program {
             name: $name,
             source: include_str!(concat!("python/", $name, ".py")),
+            args: &[$($arg)?],
             says: $says,
             connections: $connections,
         }
@@ -49,11 +52,11 @@ fn asyncio_streams(mode: Mode) {
 }
 
 fn forking_server(mode: Mode) {
-    test(&program!("forking_server", 40, "40 connections, 4000 lines"), mode);
+    test(&program!("mixin_server", 40, "40 connections, 4000 lines", "process"), mode);
 }
 
 fn threading_server(mode: Mode) {
-    test(&program!("threading_server", 40, "40 connections, 4000 lines"), mode);
+    test(&program!("mixin_server", 40, "40 connections, 4000 lines", "thread"), mode);
 }
 
 fn multiprocess(mode: Mode) {
@@ -67,14 +70,14 @@ fn test(program: &Program, mode: Mode) {
     let scratch = Scratch::new(program.name);
     let source = scratch.write("program.py", program.source);
     let mut server = command(PYTHON, &scratch, mode, End::Server);
-    server.arg(&source).arg("server").env("PYTHONUNBUFFERED", "1");
+    server.arg(&source).args(program.args).arg("server").env("PYTHONUNBUFFERED", "1");
     let streams = std::fs::File::create(scratch.path("server.out")).expect("created");
     server.stdout(streams.try_clone().expect("a descriptor")).stderr(streams);
     let server = crate::command::Running::start(&mut server);
     crate::command::until("the server says its port", || scratch.read("server.out").ends_with('\n'));
     let port = scratch.read("server.out").trim().to_owned();
     let mut client = command(PYTHON, &scratch, mode, End::Client);
-    let done = run(client.arg(&source).arg("client").arg(&port), b"", 60);
+    let done = run(client.arg(&source).args(program.args).arg("client").arg(&port), b"", 60);
     assert_eq!(done.stderr, "", "server: {}", scratch.read("server.out"));
     assert_eq!(done.text().trim(), program.says);
     assert_eq!(scratch.read("server.out").trim(), port, "the server complains");

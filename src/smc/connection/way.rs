@@ -1,7 +1,8 @@
 //! Which way the bytes of a connection take that began as TCP: by the ring, or by TCP again.
 //!
 //! Each direction moves to the ring once, and may move back once. The reader asks for either (`READING`, `LEAVING`), the
-//! writer does it; its last word in the ring is `BACK`, and TCP goes on from there.
+//! writer does it; its last word in the ring is `BACK`, and TCP goes on from there. A connection that is on its rings from
+//! the first byte begins with `READING`, by which the ends know that they can go back.
 
 use std::sync::atomic::Ordering;
 
@@ -53,6 +54,18 @@ impl Connection {
     pub(crate) fn is_peer_reading(&self) -> bool {
         let (way, state) = self.seen_way();
         way.contains(ProducerFlags::READING) && !way.contains(ProducerFlags::LEAVING) && !state.any_close()
+    }
+
+    /// True if both ends map the other's DMB. Linux and a hardware move data instead, and know of one way only.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.outlet.is_mapped() && !self.is_moved
+    }
+
+    /// True if the peer has said which way bytes take to it, or is done: it can take another. One whose end is SMC-D
+    /// alone, as that of Linux, says nothing of it.
+    pub(crate) fn is_peer_on_two_ways(&self) -> bool {
+        let (way, state) = self.seen_way();
+        !way.is_empty() || state.any_close()
     }
 
     /// True if the peer reads no more than what is in its ring.

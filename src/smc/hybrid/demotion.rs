@@ -52,6 +52,9 @@ pub enum DemoteError {
     /// back by itself. It may be tried again.
     #[error("{0} bytes in shared memory were not read")]
     Unread(usize),
+    /// The peer's end is SMC-D alone, and knows of no way back. Nothing has changed.
+    #[error("the peer's end cannot go back to TCP")]
+    PeerStays,
     /// What the peer says of its way to the ring cannot be. The connection is of no more use; the peer sees a reset.
     #[error("the peer has switched to shared memory in a way that cannot be")]
     Misled,
@@ -88,6 +91,9 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
     pub(super) fn demote_with(&self, most: usize, pause: &mut Pause<'_>) -> Result<usize, DemoteError> {
         let _turn = self.turn()?;
         let mut inbound = lock(&self.inbound);
+        if let Some(ring) = self.ring.get() {
+            self.await_companion(ring.connection(), pause)?;
+        }
         let unread = match self.ring.get() {
             Some(ring) if inbound.watches_ring() => {
                 self.leave_ring(&mut inbound, ring.connection(), most, pause)?
@@ -101,6 +107,19 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         drop(lock(&self.negotiation).take());
         self.stay_back(&mut inbound, FallbackReason::LeftToSystem);
         Ok(unread)
+    }
+
+    /// Waits until the peer has said which way it reads, where both began with rings: it does so at once, or never.
+    fn await_companion(&self, connection: &Connection, again: &mut Pause<'_>) -> Result<(), DemoteError> {
+        let mut pause = LEAST_PAUSE;
+        // Elsewhere nobody writes to the ring of a peer that has not said so.
+        while !connection.is_peer_on_two_ways() && lock(&self.outbound).is_on_ring() {
+            if !connection.is_mapped() || !again(pause, Stand::Nothing) {
+                return Err(DemoteError::PeerStays);
+            }
+            pause = (pause * 2).min(MOST_PAUSE);
+        }
+        Ok(())
     }
 
     /// Has the peer write nothing more to the ring, and take back what is unread; says how many bytes are left there.
@@ -220,6 +239,15 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         match connection.unread()? as usize {
             _ if !inbound.has_switched() => Ok(0),
             unread => few(unread, most),
+        }
+    }
+
+    /// Ends the connection at both ends, as a reset does. That of the socket is left to the caller.
+    pub(crate) fn break_off(&self) {
+        lock(&self.inbound).fail(io::ErrorKind::ConnectionReset.into());
+        if let Some(connection) = self.ring.get().map(R::connection) {
+            connection.will_close(true);
+            connection.close();
         }
     }
 

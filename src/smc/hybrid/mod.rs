@@ -416,6 +416,13 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         }
         lock(&self.inbound).begin_on_ring();
         lock(&self.outbound).begin_on_ring();
+        if let Some(connection) = self.ring.get().map(R::connection)
+            && connection.is_mapped()
+            && let Err(error) = connection.announce_reading()
+        {
+            // Whoever reads or writes finds out what is wrong.
+            tracing::warn!(%error, "the peer was not told that the connection can go back to TCP");
+        }
         self.reads_ring.store(true, Ordering::Release);
         self.writes_ring.store(true, Ordering::Release);
         true

@@ -28,7 +28,8 @@ Lists.register("shared", callable=lambda: shared, exposed=["append", "__len__", 
 def serve():
     manager = Lists(("127.0.0.1", 0), KEY)
     server = manager.get_server()
-    listener = multiprocessing.connection.Listener(("127.0.0.1", 0), authkey=KEY)
+    # Room for all: Linux may forget a connection for which there is none (SYN cookies), while its client waits.
+    listener = multiprocessing.connection.Listener(("127.0.0.1", 0), backlog=CONNECTIONS, authkey=KEY)
     multiprocessing.Process(target=server.serve_forever, daemon=True).start()
     print(listener.address[1] * 100_000 + server.address[1])
     for _ in range(CONNECTIONS):

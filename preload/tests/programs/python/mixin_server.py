@@ -1,11 +1,11 @@
-"""socketserver with a process for each connection."""
+"""socketserver with a process or a thread for each connection, as the first argument says."""
 import os
 import socket
 import socketserver
 import sys
 
 CONNECTIONS, LINES = 40, 100
-MIXIN = socketserver.ForkingMixIn
+MIXIN = {"process": socketserver.ForkingMixIn, "thread": socketserver.ThreadingMixIn}[sys.argv[1]]
 
 
 class Handler(socketserver.StreamRequestHandler):
@@ -48,4 +48,4 @@ def ask(port):
     print(f"{CONNECTIONS} connections, {CONNECTIONS * LINES} lines")
 
 
-serve() if sys.argv[1] == "server" else ask(int(sys.argv[2]))
+serve() if sys.argv[2] == "server" else ask(int(sys.argv[3]))
