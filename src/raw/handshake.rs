@@ -175,7 +175,8 @@ impl Handshake {
             return Need { events: 0, until: Some(Instant::now() + TENDING) };
         }
         let Waits { events, until } = *self.wire.waits();
-        Need { events: events.bits().cast_signed(), until }
+        // Where rustix goes by the C library, as on s390x, the bits have a sign already.
+        Need { events: events.bits() as i16, until }
     }
 
     /// The socket, by a descriptor of our own that is open as long as this lives.

@@ -227,7 +227,7 @@ impl RawStream {
         // Now and then other devices are taken in from, too.
         let left = left.unwrap_or(TENDING).min(TENDING);
         let left = patience.left()?.map_or(left, |patience| patience.min(left));
-        let events = PollFlags::from_bits_truncate(need.events.cast_unsigned());
+        let events = PollFlags::from_bits_truncate(need.events as _);
         let mut fds = [PollFd::new(&socket, events)];
         // It would report the end of a connection whatever it is asked.
         let waited_for = if events.is_empty() { 0 } else { 1 };

@@ -257,10 +257,17 @@ impl LinkGroup {
 }
 
 impl Drop for LinkGroup {
-    /// Tells the peer that the next connection makes first contact. One that has said so first, or is gone, need not be told.
+    /// Tells the peer that the next connection makes first contact. One that has said so first, or is gone, need not be told;
+    /// nor one that has not closed its connections yet: Linux ends them by this, with all that was not read.
     fn drop(&mut self) {
+        let has_closed_all = {
+            let mut pool = self.pool();
+            pool.reap();
+            pool.lingering.is_empty()
+        };
         if let Reach::Fabric(vlan) = self.pair.reach
             && self.is_confirmed()
+            && has_closed_all
         {
             let (code, data) = shutdown(self.link_id, vlan);
             let _ = self.device.signal_event(self.pair.peer, code, data);

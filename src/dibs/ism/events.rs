@@ -222,6 +222,22 @@ mod tests {
         }
 
         #[test]
+        fn whatever_stands_there(pages in proptest::collection::vec((any::<[u8; 512]>(), 0u64..20), 1..20)) {
+            let (page, mut reader) = (Memory::anonymous(LEN).unwrap(), Reader::default());
+            for (bytes, end) in pages {
+                page.write(0, &bytes).unwrap();
+                // Mostly a number that could be.
+                page.store(0, end.to_be()).unwrap();
+                let mut seen = 0;
+                while let Ok(Some(entry)) = reader.next(&page) {
+                    entry.notice();
+                    seen += 1;
+                    prop_assert!(seen <= ENTRIES, "for ever");
+                }
+            }
+        }
+
+        #[test]
         fn every_entry_is_parsed(bytes: [u8; 32]) {
             prop_assert_eq!(Entry::parse(&bytes).emit(), bytes);
         }

@@ -190,6 +190,16 @@ mod tests {
 
     proptest! {
         #[test]
+        fn whatever_stands_there(bytes in proptest::collection::vec(any::<u8>(), LEN)) {
+            let page = page();
+            page.write(0, &bytes).unwrap();
+            let indexes = take(&page).unwrap().indexes;
+            prop_assert!(indexes.iter().all(|index| (FIRST..END).contains(index)));
+            prop_assert!(indexes.is_sorted(), "each at most once");
+            prop_assert_eq!(take(&page).unwrap(), Signalled::default());
+        }
+
+        #[test]
         fn what_is_signalled_is_taken_once(
             indexes in proptest::collection::btree_set(FIRST..END, 0..200), element in 0u8..16,
         ) {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A function that another driver of VFIO has is taken too if its configuration space describes it
-//! ([capability](super::capability)), as that of a function in software which a virtual machine has.
+//! ([capability]), as that of a function in software which a virtual machine has.
 
 use std::{
     collections::HashMap,

@@ -295,6 +295,19 @@ mod tests {
     }
 
     #[test]
+    fn interfaces_have_networks() {
+        let interfaces = config(&[(PNETIDS, "eth0=net1, eth0.5=NET1:5")]).unwrap().interfaces;
+        let net: crate::dibs::PnetId = "NET1".parse().unwrap();
+        let expected = [PnetInterface::new("eth0", net), PnetInterface::new("eth0.5", net).vlan(VlanId(5))];
+        assert_eq!(interfaces, expected);
+        for bad in
+            ["eth0", "=NET1", "eth0=", "eth0=A B", "eth0=NET1:", "eth0=NET1:0", "eth0=NET1:4095", "a=B,"]
+        {
+            assert!(config(&[(PNETIDS, bad)]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn policies() {
         let promotion = |value| config(&[(PROMOTION, value)]).unwrap().promotion;
         assert_eq!(promotion("eager"), Promotion::Eager);

@@ -1,4 +1,4 @@
-//! The configuration space of a function: the usual head, and behind it the [capability](super::super::capability) that
+//! The configuration space of a function: the usual head, and behind it the [capability] that
 //! describes the function.
 
 use super::super::{

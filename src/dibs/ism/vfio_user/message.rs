@@ -87,7 +87,7 @@ pub(super) const REGIONS: [u32; 3] = [region::DATA, region::MAILBOX, region::CON
 
 /// Version 0.1, and what a client can do.
 pub(super) fn version() -> Vec<u8> {
-    let mut bytes = words(&[u32::from_ne_bytes([0, 0, 1, 0])]);
+    let mut bytes = [0u16, 1].map(u16::to_ne_bytes).concat();
     bytes.extend(b"{\"capabilities\":{\"max_msg_fds\":1,\"max_data_xfer_size\":1048576}}\0");
     bytes
 }
@@ -194,11 +194,18 @@ mod tests {
 
     #[test]
     fn what_servers_are_not() {
-        assert!(is_version(&version()) && !is_version(&[0, 0]) && !is_version(&words(&[1, 0])));
+        assert!(
+            is_version(&version())
+                && !is_version(&[0, 0])
+                && !is_version(&[1u16, 0].map(u16::to_ne_bytes).concat())
+        );
         let device = |flags, regions| is_function(&words(&[16, flags, regions, 5]));
         assert!(device(3, 9) && !device(1, 9) && !device(3, 7) && !is_function(&[0xff; 12]));
-        let region = words(&[32, 3, 2, 0, 256, 0, 0, 0]);
-        assert_eq!((size_of(&region), size_of(&region[..31])), (Some(256), None));
-        assert_eq!(size_of(&words(&[32, 1, 2, 0, 256, 0, 0, 0])), None, "not to be written");
+        let region = |flags| {
+            let size = 256u64.to_ne_bytes();
+            [words(&[32, flags, 2, 0]), size.to_vec(), vec![0; 8]].concat()
+        };
+        assert_eq!((size_of(&region(3)), size_of(&region(3)[..31])), (Some(256), None));
+        assert_eq!(size_of(&region(1)), None, "not to be written");
     }
 }
