@@ -422,9 +422,15 @@ async fn without_memory_for_buffers_it_stays_tcp() {
     stays_tcp(&none(100, 8192), &config(), Declined(code), PeerDeclined(code)).await;
     let code = DeclineCode::NO_FREE_DMB;
     stays_tcp(&config(), &none(0, 1 << 30), PeerDeclined(code), Declined(code)).await;
-    // A little memory: a smaller buffer is better than none.
-    for (bytes, buffer) in [(70_000, 16384), (100 << 20, 65536), (4 << 30, 1 << 20)] {
-        let (a, b) = pair_with(&config(), &none(100, bytes)).await;
+    // A little memory: a smaller buffer is better than none, and leaves some for as many others as there may be.
+    let shares = [
+        (4096, 70_000, 16384),
+        (4096, 100 << 20, 65536),
+        (4096, 4 << 30, 1 << 20),
+        (100, 100 << 20, 1 << 20),
+    ];
+    for (dmbs, bytes, buffer) in shares {
+        let (a, b) = pair_with(&config(), &none(dmbs, bytes)).await;
         let Transport::Smcd { receive_buffer, .. } = b.transport() else { panic!("not SMC-D") };
         assert_eq!(receive_buffer, buffer - 32);
         exchange(a, b, 500_000).await;
