@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -49,6 +49,8 @@ pub(crate) struct Endpoints {
     /// By the other backend.
     ipv6: Option<Endpoint>,
     fabric: PathBuf,
+    /// Of who accepts: a listener wakes one of those who wait.
+    turn: Arc<Mutex<()>>,
     /// A thread of its own moves the frames: nobody need be in a call for what was written to be sent.
     runtime: Arc<Runtime>,
 }
@@ -78,7 +80,13 @@ impl Endpoints {
         let _inside = runtime.enter();
         let stream = once_there(|| runtime.block_on(QemuStream::connect(sockets.join(socket))));
         let ipv4 = Endpoint::new(stream.context("QEMU's stream")?, &settings(network))?;
-        Ok(Self { ipv4, ipv6: None, fabric: sockets.join(FABRIC), runtime: runtime.clone() })
+        Ok(Self {
+            ipv4,
+            ipv6: None,
+            fabric: sockets.join(FABRIC),
+            turn: Arc::default(),
+            runtime: runtime.clone(),
+        })
     }
 
     /// A new endpoint in the region.
@@ -109,8 +117,11 @@ impl Endpoints {
         listener: &StackListener,
         config: &SmcConfig,
     ) -> io::Result<OnTokio<SmcStackStream>> {
-        let accepted = async { Ok(SmcStackStream::accept(listener.accept().await?, config).await?) };
-        OnTokio::of(&self.runtime, accepted)
+        let stream = {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            self.runtime.block_on(listener.accept())?
+        };
+        OnTokio::of(&self.runtime, async { Ok(SmcStackStream::accept(stream, config).await?) })
     }
 
     /// Accepts a connection that stays plain TCP.
