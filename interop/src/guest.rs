@@ -152,24 +152,26 @@ fn connect_all(case: &Case, port: u16) -> anyhow::Result<[Vec<Way>; 2]> {
     }
     if case.server.is_elsewhere() {
         let mut elsewhere = Elsewhere::begin(case, port)?;
-        let of_client = talk::ask_all(case.talk, &Client::new(case, None)?, address);
+        let client = Client::new(case, None)?;
+        let of_client = talk::ask_all(case.talk, &client, address);
         return both(of_client, elsewhere.end());
     }
     let mut server = Server::new(case, address, None).context("listening")?;
     let talk = case.talk;
-    let serving = thread::spawn(move || talk::serve_all(talk, &mut server));
-    // It stays until both ends are done: with an endpoint of the region goes what it has written there.
-    let mut elsewhere = None;
+    let serving = thread::spawn(move || (talk::serve_all(talk, &mut server), server));
+    // All stay until both ends are done: with an endpoint of the region goes what it has written there.
+    let (mut elsewhere, mut client) = (None, None);
     let of_client = if case.client.is_elsewhere() {
         elsewhere.insert(Elsewhere::begin(case, port)?).end()
     } else {
-        talk::ask_all(case.talk, &Client::new(case, None)?, address)
+        talk::ask_all(case.talk, client.insert(Client::new(case, None)?), address)
     };
     // A server that waits for a client that has failed would wait for ever.
     if of_client.is_err() && !serving.is_finished() {
         return both(of_client, Ok(Vec::new()));
     }
-    both(of_client, serving.join().ok().context("the server panicked")?)
+    let (of_server, _server) = serving.join().ok().context("the server panicked")?;
+    both(of_client, of_server)
 }
 
 /// What both ends have to say, if both went well; else why not.

@@ -44,7 +44,7 @@ fn finish(handshake: &mut Handshake) -> End {
             return end;
         }
         let Need { events, until } = handshake.need();
-        let events = PollFlags::from_bits_truncate(events.cast_unsigned());
+        let events = PollFlags::from_bits_truncate(events as _);
         wait(handshake.socket(), Waits { events, until });
     }
     panic!("a handshake without an end: {handshake:?}");
