@@ -73,6 +73,8 @@ pub(crate) fn conversations(file: &Path) -> anyhow::Result<Vec<Conversation>> {
     let mut tshark = Command::new("tshark");
     tshark.arg("-r").arg(file).args(["-Y", "tcp && !tcp.analysis.retransmission", "-T", "fields"]);
     tshark.args(["-E", "separator=|", "-E", "aggregator=,"]);
+    // Else it takes a port that the client happened to get for that of another protocol, which it looks for first.
+    tshark.args(["-o", "tcp.try_heuristic_first:TRUE"]);
     FIELDS.iter().for_each(|field| _ = tshark.args(["-e", field]));
     let output = tshark.output().context("tshark")?;
     ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
