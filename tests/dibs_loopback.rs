@@ -5,7 +5,8 @@ mod conformance;
 
 use std::sync::Arc;
 
-use common::{block_on, role, spawn};
+use common::{block_on, role, spawn, spawn_with};
+use conformance::Remote;
 use smcd::dibs::{
     Device, DeviceError, Gid,
     loopback::{DmbLimits, LOOPBACK_FABRIC, Loopback},
@@ -18,6 +19,24 @@ fn device() -> Loopback {
 #[test]
 fn conforms() {
     conformance::check(|| [(); 3].map(|()| Arc::new(device()) as Arc<dyn Device>));
+}
+
+#[test]
+fn conforms_between_processes() {
+    if role().is_some() {
+        return;
+    }
+    let other =
+        || Remote::start(|stdin| spawn_with("be_a_device", "run", |command| _ = command.stdin(stdin)));
+    conformance::check(|| (Arc::new(device()) as Arc<dyn Device>, [(); 2].map(|()| other())));
+}
+
+/// A process of the one above.
+#[test]
+fn be_a_device() {
+    if role().is_some() {
+        conformance::serve(Arc::new(device()));
+    }
 }
 
 #[test]

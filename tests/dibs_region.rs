@@ -4,6 +4,8 @@ mod common;
 mod conformance;
 
 use std::{
+    cell::RefCell,
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -14,6 +16,7 @@ use common::{
     region::{Fabric, Server, over},
     role, spawn_with,
 };
+use conformance::Remote;
 use smcd::{
     Handshake, SmcConfig, SmcListener, SmcStream, Transport,
     dibs::{
@@ -47,6 +50,56 @@ fn conforms_with_heartbeats() {
     });
 }
 
+/// A device in a process of its own, which joins as [`be_a_device`] has it.
+fn other(how: &str, place: &Path) -> Remote {
+    let role = format!("{how} {}", place.display());
+    Remote::start(|stdin| spawn_with("be_a_device", &role, |command| _ = command.stdin(stdin)))
+}
+
+#[test]
+fn be_a_device() {
+    let Some(role) = role() else { return };
+    let (how, place) = role.split_once(' ').unwrap();
+    conformance::serve(Arc::new(match how {
+        "maps" => Region::open(place).unwrap(),
+        "moves" => Region::open_signalled(place).unwrap(),
+        "connects" => Region::connect(place).unwrap(),
+        slot => Region::open_slot(place, slot.parse().unwrap()).unwrap(),
+    }));
+}
+
+#[test]
+fn conforms_between_processes() {
+    if role().is_some() {
+        return;
+    }
+    let (files, servers) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    for how in ["maps", "moves"] {
+        conformance::check(|| {
+            let fabric = Fabric::new(Liveness::Locks);
+            let join = if how == "maps" { Region::open } else { Region::open_signalled };
+            let own: Arc<dyn Device> = Arc::new(join(fabric.path()).unwrap());
+            let others = [(); 2].map(|()| other(how, fabric.path()));
+            files.borrow_mut().push(fabric);
+            (own, others)
+        });
+    }
+    conformance::check(|| {
+        let fabric = Fabric::new(Liveness::Heartbeats);
+        let own: Arc<dyn Device> = Arc::new(Region::open_slot(fabric.path(), 0).unwrap());
+        let others = ["1", "3"].map(|slot| other(slot, fabric.path()));
+        files.borrow_mut().push(fabric);
+        (own, others)
+    });
+    conformance::check(|| {
+        let server = Server::new();
+        let own: Arc<dyn Device> = Arc::new(server.join());
+        let others = [(); 2].map(|()| other("connects", server.path()));
+        servers.borrow_mut().push(server);
+        (own, others)
+    });
+}
+
 #[test]
 fn slots_are_for_one_each_and_free_again() {
     let fabric = Fabric::new(Liveness::Locks);
@@ -61,7 +114,7 @@ fn slots_are_for_one_each_and_free_again() {
 
 #[test]
 fn conforms_over_ivshmem() {
-    let servers = std::cell::RefCell::new(Vec::new());
+    let servers = RefCell::new(Vec::new());
     conformance::check(|| {
         let server = Server::new();
         let three = [(); 3].map(|()| Arc::new(server.join()) as Arc<dyn Device>);

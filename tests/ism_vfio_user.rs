@@ -21,6 +21,7 @@ use common::{
     soft_ism::over_ism,
     spawn_with,
 };
+use conformance::Remote;
 use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
@@ -53,6 +54,28 @@ fn conforms_over_functions_of_another_process() {
     }
     let server = Server::new();
     conformance::check(|| [0, 1, 2].map(|function| Arc::new(server.open(function)) as Arc<dyn Device>));
+}
+
+/// Four processes: that of the functions, and one for each device.
+#[test]
+fn conforms_between_processes() {
+    if role().is_some() {
+        return;
+    }
+    let server = Server::new();
+    let other = |function| {
+        let socket = server.sockets.of(function);
+        let socket = socket.to_str().unwrap();
+        Remote::start(|stdin| spawn_with("be_a_device", socket, |command| _ = command.stdin(stdin)))
+    };
+    conformance::check(|| (Arc::new(server.open(0)) as Arc<dyn Device>, [1, 2].map(other)));
+}
+
+#[test]
+fn be_a_device() {
+    if let Some(socket) = role() {
+        conformance::serve(Arc::new(Ism::connect(socket).unwrap()));
+    }
 }
 
 #[test]

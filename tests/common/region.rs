@@ -81,6 +81,10 @@ impl Server {
         Self { path, stop, thread: Some(thread::spawn(move || server.run().unwrap())) }
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub fn join(&self) -> Region {
         Region::connect(&self.path).unwrap()
     }
