@@ -6,11 +6,11 @@ use std::{collections::BTreeMap, io::ErrorKind, sync::Arc, time::Duration};
 
 use common::{
     in_time, pair_with, pattern,
-    soft_ism::{both_over_ism, fabric, open, over_ism, pnetid},
+    soft_ism::{both_over_ism, fabric, message, open, over_ism, pnetid, relay, speak_v2},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use smcd::{
-    FallbackReason, PnetInterface, SmcConfig, SmcStream, Stack, Transport,
+    FallbackReason, PnetInterface, SmcConfig, SmcListener, SmcStream, Stack, Transport,
     clc::{
         DeclineCode,
         wire::{Message, Proposal},
@@ -44,13 +44,9 @@ async fn proposal(config: SmcConfig) -> Proposal {
     let addr = listener.local_addr().unwrap();
     let client = tokio::spawn(async move { SmcStream::connect_with(addr, &config).await });
     let (mut tcp, _) = listener.accept().await.unwrap();
-    let mut bytes = vec![0; 8];
-    tcp.read_exact(&mut bytes).await.unwrap();
-    let len = usize::from(u16::from_be_bytes([bytes[5], bytes[6]]));
-    bytes.resize(len, 0);
-    tcp.read_exact(&mut bytes[8..]).await.unwrap();
+    let (message, _) = message(&mut tcp).await;
     client.abort();
-    let Ok(Message::Proposal(proposal)) = Message::parse(&bytes) else { panic!("{bytes:?}") };
+    let Message::Proposal(proposal) = message else { panic!("{message:?}") };
     proposal
 }
 
@@ -69,6 +65,19 @@ async fn what_is_proposed() {
         assert_eq!(v2.ueids.is_empty(), version == 1);
         // The device of version 1 is not listed again.
         assert_eq!(v2.smcd.unwrap().devices().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_agreed() {
+    for version in [1, 2] {
+        let [client, server] = both_over_ism(version);
+        let listener = SmcListener::bind_with("127.0.0.1:0", server).await.unwrap();
+        let (addr, relaying) = relay(listener.local_addr().unwrap()).await;
+        let (client, server) =
+            in_time(async { tokio::join!(SmcStream::connect_with(addr, &client), listener.accept()) }).await;
+        assert!(client.unwrap().transport().is_smcd() && server.unwrap().0.transport().is_smcd());
+        assert_eq!(speak_v2(&relaying.await.unwrap()), [version == 2; 2]);
     }
 }
 

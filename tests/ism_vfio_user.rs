@@ -18,7 +18,7 @@ use common::{
     block_on, in_time,
     ism::{Functions, Server, Sockets, until},
     pattern, role,
-    soft_ism::over_ism,
+    soft_ism::{over_ism, relay, speak_v2},
     spawn_with,
 };
 use conformance::Remote;
@@ -276,12 +276,13 @@ fn streams_between_processes_that_have_functions_of_a_third() {
         block_on(async {
             let config = over_ism(server.open(0), version);
             let listener = SmcListener::bind_with("127.0.0.1:0", config).await.unwrap();
-            let addr = listener.local_addr().unwrap().to_string();
-            let child = spawn_with("settings_of_the_environment", &addr, |child| {
+            let (addr, relaying) = relay(listener.local_addr().unwrap()).await;
+            let child = spawn_with("settings_of_the_environment", &addr.to_string(), |child| {
                 child.env("SMCD_ISM", server.sockets.of(1)).env("SMCD_PNETIDS", "lo=net1");
             });
             let (stream, _) = in_time(listener.accept()).await.unwrap();
             assert!(stream.transport().is_smcd(), "{}", stream.transport());
+            assert_eq!(speak_v2(&relaying.await.unwrap()), [version == 2; 2]);
             let (mut read, mut write) = stream.into_split();
             let send = async {
                 write.write_all(&pattern(2, 300_000)).await.unwrap();
