@@ -128,7 +128,7 @@ impl hybrid::Ring for Ring {
         if self.looked.load(Ordering::Relaxed) != now {
             self.looked.store(now, Ordering::Relaxed);
             if self.interrupt().is_hung_up() {
-                self.hung_up.store(true, Ordering::Release);
+                self.hangs_up();
             }
         }
         self.has_hung_up()
@@ -143,6 +143,7 @@ impl Ring {
 
     /// The doorbell has hung up.
     pub(crate) fn hangs_up(&self) {
+        self.connection.doorbell_has_ended();
         self.hung_up.store(true, Ordering::Release);
     }
 
@@ -200,6 +201,14 @@ impl Ring {
         attempt: &mut Attempt<'_>,
     ) -> Option<io::Result<usize>> {
         let mut result = finished(attempt(Look::All));
+        if result.is_none()
+            && cause == Cause::Data
+            && self.connection.ends_with_device()
+            && hybrid::Ring::has_peer_left(self)
+        {
+            // TCP does not tell.
+            result = finished(attempt(Look::All));
+        }
         if result.is_none() && cause == Cause::Space && self.interrupt().is_hung_up() {
             // What the peer said before it went counts first.
             result = finished(attempt(Look::All));
@@ -288,7 +297,7 @@ impl Ring {
         let watched = if is_polling { 2 } else { 1 };
         poll::sleep(&mut fds[..watched], left)?;
         if fds[1].revents().intersects(GONE) {
-            self.hung_up.store(true, Ordering::Release);
+            self.hangs_up();
         }
         Ok(fds[0].revents().intersects(GONE))
     }

@@ -615,7 +615,8 @@ impl RawStream {
     /// True if the peer has said by the ring that it writes no more, or is gone. What it says there after the bytes have
     /// gone back to TCP means nothing.
     pub fn has_peer_ended(&self) -> bool {
-        self.connection().is_some_and(|connection| connection.has_peer_ended() && !connection.is_last())
+        let has_ended = |connection: &Connection| connection.has_peer_ended() || connection.is_hopeless();
+        self.connection().is_some_and(|connection| has_ended(connection) && !connection.is_last())
     }
 
     /// The TCP connection has news: the next look at the stream includes it.
@@ -668,13 +669,16 @@ mod tests {
         io::{Read, Write},
         net::{TcpListener, TcpStream},
         thread,
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use super::*;
     use crate::{
         Promotion, Stack,
-        dibs::loopback::DmbLimits,
+        dibs::{
+            ism::soft::{End, Fault},
+            loopback::DmbLimits,
+        },
         smc::{established::Established, pair},
     };
 
@@ -767,6 +771,40 @@ mod tests {
             // By its flags and by TCP.
             assert!(b.try_read(&mut &mut got[..]).is_err());
             assert_eq!(socket.read(&mut got).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+
+    /// TCP says nothing of it, and nothing comes by the ring.
+    #[test]
+    fn a_function_that_ends_is_a_reset_for_those_who_wait() {
+        for end in [End::Failure, End::Disabled, End::Lost] {
+            for waits in [true, false] {
+                let (stacks, fabric) = pair::ism_stacks();
+                let (streams, _ends, _sockets) = begun_on_rings(&stacks, 1);
+                let stream = &streams[0];
+                let read = || stream.read(&mut &mut [0; 9][..], || Patience::of(Some(LIMIT)));
+                let error = thread::scope(|scope| {
+                    let reading = scope.spawn(|| {
+                        if waits {
+                            return read();
+                        }
+                        let began = Instant::now();
+                        loop {
+                            match stream.read(&mut &mut [0; 9][..], || Patience::Never) {
+                                Err(error)
+                                    if error.kind() == io::ErrorKind::WouldBlock
+                                        && began.elapsed() < LIMIT => {}
+                                other => return other,
+                            }
+                        }
+                    });
+                    thread::sleep(Duration::from_millis(20));
+                    fabric.inject(0, Fault::End(end));
+                    reading.join().unwrap().unwrap_err()
+                });
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{end:?}");
+                assert!(stream.has_peer_ended());
+            }
         }
     }
 

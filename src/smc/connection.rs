@@ -3,6 +3,7 @@
 //! Nothing here waits. [`Connection::try_read`] and [`Connection::try_write`] do what can be done now; front ends
 //! arm the interrupt, look again, and sleep.
 
+mod end;
 mod returning;
 mod state;
 mod way;
@@ -307,7 +308,14 @@ impl Connection {
         if state.is_empty() && !is_back && !gone && !self.is_over() {
             return Ok(Progress::Blocked);
         }
-        if self.refresh_rx(rx)? > 0 {
+        let new = match self.look_for_data(rx)? {
+            // The flags may be those of a message that is being written, and its cursor not there yet. If it never will be,
+            // for want of a peer, that of the message before counts.
+            None if !gone && !self.is_over() => return Ok(Progress::Blocked),
+            None => self.take_prod(rx, load(self.dmb.memory().word64(PROD)?).0, ProducerFlags::empty())?,
+            Some(new) => new,
+        };
+        if new > 0 {
             // Data that came before the flags; the caller comes again.
             return Ok(Progress::Done(0));
         }
@@ -334,6 +342,11 @@ impl Connection {
         let mut tx = lock(&self.tx);
         let _writing = self.outlet.begin();
         self.check_writable(&tx)?;
+        let written = self.write_all(&mut tx, bufs);
+        written.map_err(|error| self.explain(&tx, error))
+    }
+
+    fn write_all(&self, tx: &mut Tx, bufs: &[IoSlice<'_>]) -> Result<Progress, ConnectionError> {
         let piece = if self.outlet.is_mapped() { PUBLISH } else { u32::MAX };
         let gathered = self.gather(bufs);
         let gathered = gathered.as_deref().map(IoSlice::new);
@@ -381,6 +394,11 @@ impl Connection {
         let mut tx = lock(&self.tx);
         let _writing = self.outlet.begin();
         self.check_writable(&tx)?;
+        let written = self.write_urgent(&mut tx, byte);
+        written.map_err(|error| self.explain(&tx, error))
+    }
+
+    fn write_urgent(&self, tx: &mut Tx, byte: u8) -> Result<Progress, ConnectionError> {
         if tx.sender.space() == 0 {
             self.refresh_tx(&mut tx.sender)?;
         }
@@ -512,14 +530,18 @@ impl Connection {
         self.publish_cons(&out.cdc, &[])
     }
 
-    /// Tells the peer how far we have read.
+    /// Tells the peer how far we have read. If it has let go of its buffer, it need not know: what it sent before is still to
+    /// be read, and how the stream ends then is for its flags to say, and the device.
     fn confirm(&self, rx: &mut Receiver) -> Result<(), ConnectionError> {
         let mut out = lock(&self.out);
-        if !out.ended {
-            out.cdc.cons = rx.cons();
-            self.publish_cons(&out.cdc, &[Cause::Space])?;
-            rx.confirmed();
+        if out.ended {
+            return Ok(());
         }
+        out.cdc.cons = rx.cons();
+        let published = self.publish_cons(&out.cdc, &[Cause::Space]);
+        drop(out);
+        self.unless_let_go(published)?;
+        rx.confirmed();
         Ok(())
     }
 
@@ -534,7 +556,7 @@ impl Connection {
     #[inline]
     fn refresh_rx(&self, rx: &mut Receiver) -> Result<u32, ConnectionError> {
         if self.is_moved {
-            return self.refresh_rx_moved(rx);
+            return Ok(self.refresh_rx_moved(rx)?.unwrap_or(0));
         }
         let (prod, mark) = load(self.dmb.memory().word64(PROD)?);
         let new = rx.on_prod(prod);
@@ -548,10 +570,34 @@ impl Connection {
         Ok(new)
     }
 
-    /// As [`Connection::refresh_rx`], of a peer that writes its messages whole, and marks urgent bytes as Linux does: in the
-    /// other word of the same message.
-    fn refresh_rx_moved(&self, rx: &mut Receiver) -> Result<u32, ConnectionError> {
-        let Some((prod, flags)) = self.whole_message()? else { return Ok(0) };
+    /// As [`Connection::refresh_rx`]; `None` while a message is being written, so that flags and cursor may not belong
+    /// together. A signal follows that.
+    fn look_for_data(&self, rx: &mut Receiver) -> Result<Option<u32>, ConnectionError> {
+        if self.is_moved { self.refresh_rx_moved(rx) } else { self.refresh_rx(rx).map(Some) }
+    }
+
+    /// As [`Connection::look_for_data`], of a peer that writes its messages whole, and marks urgent bytes as Linux does: in
+    /// the other word of the same message.
+    fn refresh_rx_moved(&self, rx: &mut Receiver) -> Result<Option<u32>, ConnectionError> {
+        let Some((prod, flags)) = self.whole_message()? else { return Ok(None) };
+        let new = self.take_prod(rx, prod, flags)?;
+        if new == 0 && rx.is_mark_late(flags) {
+            // The words of a message may come one by one where only a signal says that it is whole.
+            rx.on_flags(flags);
+            if rx.unread() == 0 {
+                // Read as any other by now; the peer sends nothing more until it knows.
+                self.confirm(rx)?;
+            }
+        }
+        Ok(Some(new))
+    }
+
+    fn take_prod(
+        &self,
+        rx: &mut Receiver,
+        prod: Cursor,
+        flags: ProducerFlags,
+    ) -> Result<u32, ConnectionError> {
         let new = rx.on_prod(prod);
         let new = self.judge(new)?;
         if new > 0 {
@@ -567,12 +613,16 @@ impl Connection {
         let moves = || self.dmb.interrupt().moves();
         for _ in 0..TRIES {
             let before = moves();
-            let (prod, _) = load(self.dmb.memory().word64(PROD)?);
+            let prod = self.dmb.memory().word64(PROD)?;
+            let (cursor, mark) = load(prod);
             let (_, flags) = load(self.dmb.memory().word64(CONS)?);
-            // Both loads come before the second look at the number.
+            // These loads come before the second look at the number and the cursor.
             fence(Ordering::Acquire);
-            if before.is_none_or(|before| before & 1 == 0) && moves() == before {
-                return Ok(Some((prod, flags_of(flags).0)));
+            let is_same = moves() == before && load(prod).0 == cursor;
+            if before.is_none_or(|before| before & 1 == 0) && is_same {
+                // Our own kind has the mark in both words.
+                let urgent = flags_of(mark).0 & ProducerFlags::URGENT_PRESENT;
+                return Ok(Some((cursor, flags_of(flags).0 | urgent)));
             }
         }
         Ok(None)
@@ -624,14 +674,16 @@ impl Connection {
     /// Shuts down writing: the peer reads what was written, then end of file.
     ///
     /// # Errors
-    /// If the device fails. Shutting down twice, or after the peer has gone, is no error.
+    /// If the device fails. Shutting down twice, or after the peer has let go of the connection, is no error.
     pub(crate) fn shutdown_write(&self) -> Result<(), ConnectionError> {
         let _ = self.look_at_peer();
         let mut tx = lock(&self.tx);
         tx.ended = true;
         let mut out = lock(&self.out);
         let flags = out.close.shutdown_write();
-        self.send_flags(&mut out, flags)
+        let sent = self.send_flags(&mut out, flags);
+        drop(out);
+        self.unless_let_go(sent)
     }
 
     /// Closes both directions. If there is unread data, the peer sees a reset, as with TCP.
@@ -680,30 +732,6 @@ impl Connection {
             }
             _ => Ok(()),
         }
-    }
-
-    /// The peer's process has ended. What it published can still be read.
-    pub(crate) fn peer_is_gone(&self) {
-        self.peer_gone.store(true, Ordering::Release);
-    }
-
-    /// The peer's process has ended, or has let go of the connection, unless its flags say that it closes.
-    pub(crate) fn peer_is_gone_unless_closing(&self) {
-        if self.look_at_peer().is_ok_and(|state| state.is_empty()) {
-            self.peer_is_gone();
-        }
-    }
-
-    /// True if the peer will never send its last flags, or they would mean nothing.
-    pub(crate) fn is_hopeless(&self) -> bool {
-        self.fault.get().is_some() || self.peer_gone.load(Ordering::Acquire)
-    }
-
-    /// True if both sides have sent their last flags, so that neither writes to the other's DMB any more.
-    pub(crate) fn is_settled(&self) -> bool {
-        let _ = self.look_at_peer();
-        let out = lock(&self.out);
-        self.fault.get().is_none() && out.close.sent().any_close() && out.close.received().any_close()
     }
 }
 

@@ -12,6 +12,10 @@ use crate::{
     clc::wire::DmbeSize,
     dibs::{
         Chid, Device, DeviceError, Dmb, DmbToken, Gid, VlanId,
+        ism::{
+            Ism,
+            soft::{SoftIsm, SoftIsmSettings},
+        },
         loopback::{DmbLimits, Loopback},
     },
     unix::Handed,
@@ -32,6 +36,18 @@ pub(crate) fn stacks() -> [Arc<Stack>; 2] {
 /// Two stacks whose devices cannot map remote DMBs.
 pub(crate) fn unmapped_stacks() -> [Arc<Stack>; 2] {
     [(); 2].map(|()| Stack::new(vec![Arc::new(Unmapped(Loopback::new(DmbLimits::default()).unwrap()))]))
+}
+
+/// Two stacks with an ISM function each, and these.
+pub(crate) fn ism_stacks() -> ([Arc<Stack>; 2], SoftIsm) {
+    let mut settings = SoftIsmSettings::default();
+    settings.functions = 2;
+    let fabric = SoftIsm::new(&settings).unwrap();
+    let stack = |function| {
+        let function = Ism::open(Arc::new(fabric.open(function).unwrap())).unwrap();
+        Stack::new(vec![Arc::new(function)])
+    };
+    ([0, 1].map(stack), fabric)
 }
 
 /// Connects two stacks; the sizes are those of the two receive buffers.

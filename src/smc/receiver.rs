@@ -226,6 +226,11 @@ impl Receiver {
         }
     }
 
+    /// True if these flags mark the last byte that the cursor covers as urgent, and did not when the cursor came.
+    pub(crate) fn is_mark_late(&self, flags: ProducerFlags) -> bool {
+        flags.contains(ProducerFlags::URGENT_PRESENT) && !self.peer.contains(ProducerFlags::URGENT_PRESENT)
+    }
+
     /// Where the next at most `wanted` bytes lie. Stops before an urgent byte.
     pub(crate) fn plan(&self, wanted: usize) -> Span {
         let len = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.available());

@@ -1,9 +1,20 @@
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::AtomicU32,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::smc::pair::{End, connect, pair, stacks, unmapped_stacks};
+use crate::{
+    dibs::{
+        Device,
+        loopback::{DmbLimits, Loopback},
+    },
+    smc::pair::{End, connect, pair, stacks, unmapped_stacks},
+};
 
 const SMALL: [usize; 2] = [16384, 16384];
 
@@ -99,6 +110,121 @@ fn an_urgent_byte_overtakes_and_is_skipped() {
         assert_eq!(read(&b, 100).unwrap().0, Progress::Blocked, "passed");
         assert_eq!(b.connection.try_read_urgent().unwrap(), Some(b'?'), "and still there");
     }
+}
+
+/// The interrupt of a DMB whose user says when it writes. Nobody waits for it.
+#[derive(Debug)]
+struct Numbered {
+    fd: OwnedFd,
+    moves: Arc<AtomicU32>,
+}
+
+impl Interrupt for Numbered {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn is_hung_up(&self) -> bool {
+        false
+    }
+
+    fn arm(&self, _: Cause) {}
+
+    fn clear(&self) {}
+
+    fn moves(&self) -> Option<u32> {
+        Some(self.moves.load(Ordering::Acquire))
+    }
+
+    fn wait(&self, _: Cause, _: Option<Duration>, _: &mut dyn FnMut() -> bool) -> std::io::Result<bool> {
+        Ok(false)
+    }
+}
+
+/// A connection whose peer moves data, word by word as the test has it.
+struct Moved {
+    connection: Connection,
+    own: Arc<Dmb>,
+    peer: Arc<Dmb>,
+    moves: Arc<AtomicU32>,
+}
+
+impl Moved {
+    fn new() -> Self {
+        let devices = [(); 2].map(|()| Loopback::new(DmbLimits::default()).unwrap());
+        let [mut own, peer] =
+            [0, 1].map(|i: usize| devices[i].register_dmb(devices[1 - i].gid(), 16384, None).unwrap());
+        let moves = Arc::new(AtomicU32::new(0));
+        let fd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        own.interrupt = Box::new(Numbered { fd, moves: moves.clone() });
+        let [device, _] = devices;
+        let outlet = Outlet::moved(Arc::new(device), peer.token(), 0, 16384);
+        let (own, peer) = (Arc::new(own), Arc::new(peer));
+        let ring = RingLen::of_dmb(16384).unwrap();
+        Self { connection: Connection::new(own.clone(), ring, outlet, ring), own, peer, moves }
+    }
+
+    /// The peer's producer cursor, as Linux writes it: without a mark.
+    fn prod(&self, count: u32) {
+        self.store(PROD, Cursor { wrap: 0, count }.to_word([0, 0]));
+    }
+
+    fn flags(&self, producer: ProducerFlags, state: StateFlags) {
+        self.store(CONS, Cursor::default().to_word([producer.bits(), state.bits()]));
+    }
+
+    fn store(&self, at: usize, word: u64) {
+        self.own.memory().word64(at).unwrap().store(word, Ordering::Release);
+    }
+
+    fn read(&self) -> Result<(Progress, usize), ConnectionError> {
+        let mut buf = Vec::new();
+        let progress = self.connection.try_read(&mut (&mut buf).limit(1000))?;
+        Ok((progress, buf.len()))
+    }
+
+    /// How far we have read, as the peer knows it.
+    fn confirmed(&self) -> u32 {
+        load(self.peer.memory().word64(CONS).unwrap()).0.count
+    }
+}
+
+#[test]
+fn flags_of_a_message_that_is_being_written_are_not_the_end() {
+    for dies in [false, true] {
+        let peer = Moved::new();
+        peer.moves.store(1, Ordering::Release);
+        peer.prod(50);
+        peer.flags(ProducerFlags::empty(), StateFlags::DONE_WRITING | StateFlags::CLOSED);
+        assert_eq!(peer.read().unwrap(), (Progress::Blocked, 0));
+        if dies {
+            peer.connection.peer_is_gone();
+        } else {
+            peer.moves.store(2, Ordering::Release);
+        }
+        assert_eq!(peer.read().unwrap(), (Progress::Done(50), 50));
+        assert_eq!(peer.read().unwrap(), (Progress::Eof, 0));
+    }
+}
+
+#[test]
+fn an_urgent_mark_that_comes_after_its_cursor_counts() {
+    let peer = Moved::new();
+    peer.prod(5);
+    assert!(peer.connection.is_readable());
+    peer.flags(ProducerFlags::URGENT_PRESENT, StateFlags::empty());
+    assert!(!peer.connection.is_at_mark());
+    assert_eq!(peer.read().unwrap(), (Progress::Done(4), 4));
+    assert_eq!(peer.confirmed(), 5, "nothing more is sent until it is");
+    assert_eq!(peer.connection.try_read_urgent().unwrap(), Some(0));
+    // Read as any other before the mark came.
+    peer.prod(9);
+    peer.flags(ProducerFlags::empty(), StateFlags::empty());
+    assert_eq!(peer.read().unwrap(), (Progress::Done(4), 4));
+    assert_eq!(peer.confirmed(), 5);
+    peer.flags(ProducerFlags::URGENT_PRESENT, StateFlags::empty());
+    assert_eq!(peer.read().unwrap(), (Progress::Blocked, 0));
+    assert_eq!(peer.confirmed(), 9);
 }
 
 #[test]

@@ -582,7 +582,7 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
             Ok(Progress::Blocked) => None,
             Err(ConnectionError::BackOnTcp) => return self.read_back(how, dst),
             Err(ConnectionError::AsksForTcp) => return self.read_as_asked(how, dst),
-            Err(error @ ConnectionError::Aborted) => Some(error),
+            Err(error @ (ConnectionError::Aborted | ConnectionError::PeerGone)) => Some(error),
             Ok(Progress::Done(n)) if how == How::Peek && connection.is_last() => {
                 return Ok(Progress::Done(self.peek_further(connection, n, dst)));
             }
