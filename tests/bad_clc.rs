@@ -172,8 +172,10 @@ async fn a_client_whose_confirm_is_lost_sees_the_end() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
+type Wait = fn(&mut SmcStream) -> Pin<Box<dyn Future<Output = ()> + '_>>;
+
 /// How a task waits for room, or for data.
-const WAYS: [fn(&mut SmcStream) -> Pin<Box<dyn Future<Output = ()> + '_>>; 6] = [
+const WAYS: [Wait; 6] = [
     |stream| Box::pin(async { assert!(stream.write_all(&[0; 10_000]).await.is_err()) }),
     |stream| Box::pin(async { stream.writable().await.unwrap() }),
     |stream| Box::pin(async { poll_fn(|cx| stream.poll_write_ready(cx)).await.unwrap() }),
