@@ -2,13 +2,18 @@
 
 mod common;
 
-use std::io::ErrorKind;
+use std::{
+    future::{Future, poll_fn},
+    io::ErrorKind,
+    pin::Pin,
+    time::Duration,
+};
 
 use common::{config, in_time};
 use proptest::prelude::*;
 use smcd::{SmcListener, SmcStream};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
 };
 
@@ -133,10 +138,9 @@ async fn a_client_gets_an_error_with_its_reason_for_a_broken_answer() {
     }
 }
 
-/// The server's Accept arrives, the client's Confirm does not: the server gives up, without ever having had anything of
-/// the client's but its name.
-#[tokio::test]
-async fn a_client_whose_confirm_is_lost_sees_the_end() {
+/// A client whose Confirm is lost, and its TCP connection at the other end. The server is about to give up, without ever
+/// having had anything of the client's but its name.
+async fn stranded_client() -> (SmcStream, TcpStream) {
     let listener = listener().await;
     let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = relay.local_addr().unwrap();
@@ -149,15 +153,74 @@ async fn a_client_whose_confirm_is_lost_sees_the_end() {
         to.read_exact(&mut accept).await.unwrap();
         from.write_all(&accept).await.unwrap();
         from.read_exact(&mut confirm).await.unwrap();
+        from
     };
     let client_config = config();
-    let (client, ()) =
+    let (client, socket) =
         in_time(async { tokio::join!(SmcStream::connect_with(addr, &client_config), relayed) }).await;
-    let mut client = client.unwrap();
+    let client = client.unwrap();
     assert!(client.transport().is_smcd());
+    (client, socket)
+}
+
+#[tokio::test]
+async fn a_client_whose_confirm_is_lost_sees_the_end() {
+    let (mut client, socket) = stranded_client().await;
+    drop(socket);
     in_time(client.readable()).await.unwrap();
     let error = in_time(client.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+type Wait = fn(&mut SmcStream) -> Pin<Box<dyn Future<Output = ()> + '_>>;
+
+/// How a task waits for room, or for data.
+const WAYS: [Wait; 6] = [
+    |stream| Box::pin(async { assert!(stream.write_all(&[0; 10_000]).await.is_err()) }),
+    |stream| Box::pin(async { stream.writable().await.unwrap() }),
+    |stream| Box::pin(async { poll_fn(|cx| stream.poll_write_ready(cx)).await.unwrap() }),
+    |stream| Box::pin(async { assert!(stream.read_u8().await.is_err()) }),
+    |stream| Box::pin(async { poll_fn(|cx| stream.poll_read_ready(cx)).await.unwrap() }),
+    |stream| {
+        Box::pin(async {
+            let mut buf = [0];
+            let peeked = poll_fn(|cx| stream.poll_peek(cx, &mut ReadBuf::new(&mut buf)));
+            assert!(peeked.await.is_err());
+        })
+    },
+];
+
+/// Whichever way a task waits: by the end of the server, or a Decline, which may come before it waits, or while it does.
+#[tokio::test]
+async fn a_client_whose_confirm_is_lost_waits_for_nothing() {
+    for (wait, declined, late) in WAYS
+        .into_iter()
+        .flat_map(|wait| [(wait, false, false), (wait, false, true), (wait, true, false), (wait, true, true)])
+    {
+        let (mut client, mut socket) = stranded_client().await;
+        while client.try_write(&[0; 100_000]).is_ok() {}
+        let end = async {
+            if late {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if declined { socket.write_all(&bytes(DECLINE)).await.unwrap() } else { drop(socket) }
+        };
+        in_time(async { tokio::join!(wait(&mut client), end) }).await;
+        assert_eq!(client.try_write(&[0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_and_a_writer_both_see_that_the_server_has_given_up() {
+    let (client, socket) = stranded_client().await;
+    let (mut read, mut write) = client.into_split();
+    let reader = tokio::spawn(async move { read.read_u8().await });
+    let writer = tokio::spawn(async move { write.write_all(&vec![0; 10_000_000]).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    drop(socket);
+    for error in [in_time(reader).await.unwrap().unwrap_err(), in_time(writer).await.unwrap().unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
 }
 
 proptest! {

@@ -113,6 +113,28 @@ async fn half_close_then_close() {
     assert_eq!(answer, "answer");
 }
 
+/// Its TCP connection has ended too, which means nothing here.
+#[tokio::test]
+async fn who_writes_no_more_is_written_to() {
+    let (mut client, mut server) = pair().await;
+    client.shutdown().await.unwrap();
+    assert_eq!(in_time(server.read(&mut [0])).await.unwrap(), 0);
+    let answer = vec![7; 10_000_000];
+    let write = async {
+        in_time(server.writable()).await.unwrap();
+        server.write_all(&answer).await.unwrap();
+        server.shutdown().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let read = async {
+        // So that there is no room for a while.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        client.read_to_end(&mut got).await.unwrap();
+    };
+    in_time(async { tokio::join!(write, read) }).await;
+    assert!(got == answer);
+}
+
 #[tokio::test]
 async fn dropping_with_unread_data_resets_the_peer() {
     let (mut client, mut server) = pair().await;

@@ -94,10 +94,10 @@ impl Host {
                     let ended = self.play_in_child(&case, port, &mut machine);
                     return machine.say(&Answer::Ended(ended.map_err(|error| format!("{error:#}"))));
                 }
-                if case.talk == Talk::Intruded {
-                    return self.play_intruded(&case, port, machine);
-                }
-                self.play(&case, port, machine)
+                let is_intruded = case.talk == Talk::Intruded;
+                let intruder =
+                    is_intruded.then(|| Intruder::enter(&self.sockets.join(FABRIC))).transpose()?;
+                self.play(&case, port, machine, intruder)
             }
             Request::KillMachine => self.kill_machine(),
             Request::KillOther => self.kill(PID_OF_OTHER),
@@ -105,34 +105,28 @@ impl Host {
         }
     }
 
-    /// Plays the end that is here, and has its devices until the other one is done too: with an endpoint of the region goes
-    /// what it has written there.
-    fn play(&self, case: &Case, port: u16, mut machine: Control<impl Read + Write>) -> anyhow::Result<()> {
+    /// Plays the end that is here, perhaps beside a hostile endpoint, and has its devices until the other one is done too: with
+    /// an endpoint of the region goes what it has written there.
+    fn play(
+        &self,
+        case: &Case,
+        port: u16,
+        mut machine: Control<impl Read + Write>,
+        intruder: Option<Intruder>,
+    ) -> anyhow::Result<()> {
         let address = network::server_of(case, port);
         if case.server == Stack::Endpoint {
             let mut server = Server::new(case, address, Some(&self.endpoints))?;
             machine.say(&Answer::Begun)?;
-            finish(&mut machine, self.serve(case, &mut server))
+            let ended = self.serve(case, &mut server);
+            finish(&mut machine, beside(intruder, ended))
         } else {
             let client = Client::new(case, Some(&self.endpoints))?;
             machine.say(&Answer::Begun)?;
             let ended = talk::ask_all(case.talk, &client, address);
             let _client = (case.talk != Talk::LastWords).then_some(client);
-            finish(&mut machine, ended)
+            finish(&mut machine, beside(intruder, ended))
         }
-    }
-
-    /// Plays it beside a hostile endpoint.
-    fn play_intruded(
-        &self,
-        case: &Case,
-        port: u16,
-        machine: Control<impl Read + Write>,
-    ) -> anyhow::Result<()> {
-        let intruder = Intruder::enter(&self.sockets.join(FABRIC))?;
-        self.play(case, port, machine)?;
-        println!("on the host: the hostile endpoint has written {} words", intruder.leave()?);
-        Ok(())
     }
 
     fn serve(&self, case: &Case, server: &mut Server) -> anyhow::Result<Vec<Way>> {
@@ -194,6 +188,16 @@ impl Host {
             .map_or(Ok(()), |ended| ended.recv_timeout(PATIENCE))
             .context("a connection does not end with its machine")
     }
+}
+
+/// How it went, where the hostile endpoint has to have done its part.
+fn beside(intruder: Option<Intruder>, ended: anyhow::Result<Vec<Way>>) -> anyhow::Result<Vec<Way>> {
+    let ways = ended?;
+    if let Some(intruder) = intruder {
+        let words = intruder.leave().context("the hostile endpoint")?;
+        println!("on the host: the hostile endpoint has written {words} words");
+    }
+    Ok(ways)
 }
 
 /// Says how it went, and waits until the machine needs this end no longer.

@@ -38,31 +38,48 @@ const MEMORY: i64 = -1;
 const WRITES: u64 = 2000;
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// Writes until it leaves, or is dropped.
 pub(crate) struct Intruder {
-    is_over: Arc<AtomicBool>,
+    until: Until,
     thread: JoinHandle<anyhow::Result<u64>>,
+}
+
+/// Ends with this.
+struct Until(Arc<AtomicBool>);
+
+impl Drop for Until {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Intruder {
     /// Becomes a client of the server at this socket, and begins.
     pub(crate) fn enter(fabric: &Path) -> anyhow::Result<Self> {
+        Ok(Self::begin(Region::join(fabric)?))
+    }
+
+    fn begin(mut region: Region) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
-        let (until, mut region) = (is_over.clone(), Region::join(fabric)?);
+        let until = Until(is_over.clone());
         let thread = thread::spawn(move || {
             let mut count = 0;
-            while !until.load(Ordering::Relaxed) {
+            while !is_over.load(Ordering::Relaxed) {
                 count += region.scribble()?;
                 thread::sleep(PAUSE);
             }
             Ok(count)
         });
-        Ok(Self { is_over, thread })
+        Self { until, thread }
     }
 
-    /// Ends; so many words it has written.
+    /// Ends; so many words it has written, at least one.
     pub(crate) fn leave(self) -> anyhow::Result<u64> {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.thread.join().ok().context("the intruder panicked")?
+        let Self { until, thread } = self;
+        drop(until);
+        let count = thread.join().ok().context("the intruder panicked")??;
+        ensure!(count > 0, "the intruder has written nothing");
+        Ok(count)
     }
 }
 
@@ -189,4 +206,29 @@ fn message(server: &UnixStream) -> anyhow::Result<(i64, Option<OwnedFd>)> {
         _ => None,
     });
     Ok((i64::from_le_bytes(bytes), fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process};
+
+    use smcd::dibs::region::{FabricServer, FabricSettings};
+
+    use super::*;
+
+    #[test]
+    fn an_intruder_that_does_not_intrude_says_so() {
+        let socket = env::temp_dir().join(format!("smcd-intruder-{}", process::id()));
+        let mut fabric = FabricServer::bind(&socket, &FabricSettings::default()).unwrap();
+        thread::spawn(move || fabric.run());
+        let intruder = Intruder::enter(&socket).unwrap();
+        thread::sleep(10 * PAUSE);
+        assert!(intruder.leave().unwrap() >= WRITES);
+        let unwritable =
+            Region { memory: File::open("/dev/zero").unwrap(), ..Region::join(&socket).unwrap() };
+        assert!(Intruder::begin(unwritable).leave().is_err());
+        let until = Until(Arc::new(AtomicBool::new(true)));
+        assert!(Intruder { until, thread: thread::spawn(|| Ok(0)) }.leave().is_err());
+        fs::remove_file(socket).unwrap();
+    }
 }

@@ -34,17 +34,26 @@ pub(crate) struct Conversation {
     dissected: usize,
 }
 
+/// What went in one direction.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    /// The CLC messages that it began with.
+    pub(crate) messages: Vec<Message>,
+    /// True if anything else followed.
+    pub(crate) has_data: bool,
+}
+
 impl Conversation {
-    /// The CLC messages of both ends, each of which has to be exactly what the library would have sent.
-    pub(crate) fn messages(&self) -> anyhow::Result<[Vec<Message>; 2]> {
-        let both = [messages(&self.bytes[0])?, messages(&self.bytes[1])?];
-        let all: usize = both.iter().map(Vec::len).sum();
+    /// What both ends have sent. Each CLC message has to be exactly what the library would have sent.
+    pub(crate) fn sent(&self) -> anyhow::Result<[Sent; 2]> {
+        let both = [sent(&self.bytes[0])?, sent(&self.bytes[1])?];
+        let all: usize = both.iter().map(|sent| sent.messages.len()).sum();
         ensure!(all == self.dissected, "tshark has found {} CLC messages of {all}", self.dissected);
         Ok(both)
     }
 }
 
-fn messages(mut bytes: &[u8]) -> anyhow::Result<Vec<Message>> {
+fn sent(mut bytes: &[u8]) -> anyhow::Result<Sent> {
     let mut messages = Vec::new();
     while bytes.starts_with(&EYECATCHER) {
         let (message, rest) = first_message(bytes)?;
@@ -53,7 +62,7 @@ fn messages(mut bytes: &[u8]) -> anyhow::Result<Vec<Message>> {
         messages.push(message);
         bytes = rest;
     }
-    Ok(messages)
+    Ok(Sent { messages, has_data: !bytes.is_empty() })
 }
 
 fn first_message(mut bytes: &[u8]) -> anyhow::Result<(Message, &[u8])> {
@@ -108,4 +117,20 @@ fn bytes_of(digits: &str) -> anyhow::Result<Vec<u8>> {
     let digits = digits.replace(':', "");
     let pairs = (0..digits.len()).step_by(2).map(|at| digits.get(at..at + 2));
     pairs.map(|pair| Ok(u8::from_str_radix(pair.context("half a byte")?, 16)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_the_messages_is_data() {
+        let decline = include_str!("../../tests/vectors/linux-7.3/decline-v2-no-ueid.hex");
+        let decline = bytes_of(decline.trim()).unwrap();
+        for (data, has_data) in [(&b""[..], false), (b"data", true), (&EYECATCHER[..2], true)] {
+            let sent = sent(&[&decline[..], &decline, data].concat()).unwrap();
+            assert_eq!((sent.messages.len(), sent.has_data), (2, has_data));
+        }
+        assert!(sent(&decline[..40]).is_err());
+    }
 }

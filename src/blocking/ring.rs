@@ -276,7 +276,8 @@ impl Ring {
         }
     }
 
-    /// Sleeps until a signal or the time is over. True if the TCP connection has ended in both directions.
+    /// Sleeps until a signal or the time is over. True if the TCP connection has ended, so that nothing comes any more of
+    /// what is waited for.
     fn sleep(
         &self,
         tcp: BorrowedFd<'_>,
@@ -286,8 +287,7 @@ impl Ring {
     ) -> io::Result<bool> {
         let (events, left) = match cause {
             Cause::Data => (PollFlags::IN | PollFlags::RDHUP, left),
-            // What the peer writes, and that it will write no more, does not matter.
-            Cause::Space => (PollFlags::empty(), Some(left.map_or(LOOK, |left| left.min(LOOK)))),
+            Cause::Space => (self.last_words(), Some(left.map_or(LOOK, |left| left.min(LOOK)))),
         };
         let mut fds = [
             PollFd::from_borrowed_fd(tcp, events),
@@ -299,7 +299,17 @@ impl Ring {
         if fds[1].revents().intersects(GONE) {
             self.hangs_up();
         }
-        Ok(fds[0].revents().intersects(GONE))
+        // It may have said something by the ring meanwhile; what it has to say comes there first.
+        let last_words = if cause == Cause::Space { self.last_words() } else { PollFlags::empty() };
+        Ok(fds[0].revents().intersects(GONE | last_words))
+    }
+
+    /// What there is to be heard by TCP of a server that has given up after its Accept, and perhaps never taken our
+    /// doorbell: it has not said anything by the ring. Of others it does not matter what they write, and that they will
+    /// write no more.
+    fn last_words(&self) -> PollFlags {
+        let has_spoken = self.connection.is_peer_on_two_ways() || self.connection.has_peer_ended();
+        if has_spoken { PollFlags::empty() } else { PollFlags::IN | PollFlags::RDHUP }
     }
 }
 

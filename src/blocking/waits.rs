@@ -201,3 +201,79 @@ impl<T: Tcp> Waits<T> {
         poll::sleep(&mut [PollFd::from_borrowed_fd(self.tcp.socket(), events)], patience.left()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        net::{Shutdown, TcpListener, TcpStream},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        SmcConfig,
+        smc::{established::Established, pair},
+    };
+
+    /// A client that is on rings from its first byte, both ends of the rings, and the server's socket.
+    fn client() -> (Waits<TcpStream>, [pair::End; 2], TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let stacks = pair::stacks();
+        let ends = pair::connect(&stacks, [16_384; 2]);
+        let pair::End { stack, group, connection } = &ends[0];
+        let peer = stacks[1].devices()[0].gid();
+        let config = Arc::new(SmcConfig::new().stack(stack.clone()));
+        let hybrid = Hybrid::new(tcp.clone(), config.busy_poll, config);
+        let established = Established::new(connection.again(), group.clone(), stack.clone(), peer);
+        assert!(hybrid.begin_on_rings(established));
+        (Waits::new(hybrid, tcp), ends, listener.accept().unwrap().0)
+    }
+
+    fn write(client: &Waits<TcpStream>, bytes: &[u8]) -> io::Result<usize> {
+        client.write(&[IoSlice::new(bytes)], || Patience::of(Some(Duration::from_secs(20))))
+    }
+
+    /// By how the server does it that has given up; while the writer is awake, on the futex, or in `poll`.
+    #[test]
+    fn who_waits_for_room_sees_that_the_server_has_given_up() {
+        let fin = |socket: &mut TcpStream| socket.shutdown(Shutdown::Write).unwrap();
+        let decline = |socket: &mut TcpStream| socket.write_all(&[0xe2, 0xd4, 0xc3, 0xc4, 4]).unwrap();
+        let ways: [fn(&mut TcpStream); 2] = [fin, decline];
+        for (way, pause) in ways.into_iter().flat_map(|way| [0, 1, 30].map(|pause| (way, pause))) {
+            let (client, _ends, mut socket) = client();
+            thread::scope(|scope| {
+                let writer = scope.spawn(|| {
+                    loop {
+                        if let Err(error) = write(&client, &[1; 50_000]) {
+                            break error;
+                        }
+                    }
+                });
+                thread::sleep(Duration::from_millis(pause));
+                way(&mut socket);
+                assert_eq!(writer.join().unwrap().kind(), io::ErrorKind::ConnectionReset);
+            });
+        }
+    }
+
+    #[test]
+    fn who_waits_for_room_of_a_server_that_writes_no_more_gets_it() {
+        let (client, [_, server], socket) = client();
+        server.connection.shutdown_write().unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        while client.hybrid.is_writable() {
+            write(&client, &[1; 50_000]).unwrap();
+        }
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| write(&client, &[1]));
+            thread::sleep(Duration::from_millis(150));
+            assert!(!writer.is_finished());
+            let mut got = [0; 50_000];
+            assert!(matches!(server.connection.try_read(&mut &mut got[..]), Ok(Progress::Done(1..))));
+            assert_eq!(writer.join().unwrap().unwrap(), 1);
+        });
+    }
+}

@@ -17,8 +17,9 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::{Errno, fcntl_dupfd_cloexec},
-    net::{RecvFlags, connect, recv},
+    net::{RecvFlags, connect, recv, sockopt::socket_error},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
 };
 
@@ -37,7 +38,7 @@ use crate::{
         detect::{First, judge, look},
         syn_option::{self, Answer},
     },
-    unix::{Kept, interfaces::local_ip},
+    unix::{Kept, errno::errno_of, interfaces::local_ip},
 };
 
 /// Between two looks at the beginning of what may become an eyecatcher.
@@ -228,7 +229,7 @@ impl Handshake {
     /// Ends it now, however far it is.
     pub(super) fn give_up(&self) -> End {
         match self.role {
-            Role::Client(peer) => self.wire.connect_again(peer),
+            Role::Client(peer) => End::Again(self.wire.begin_again(peer)),
             Role::Server if self.wire.has_begun() => End::Broken(io::ErrorKind::ConnectionReset.into()),
             Role::Server => End::Tcp(FallbackReason::PeerNotSmc),
         }
@@ -247,7 +248,7 @@ async fn propose(mut wire: Stepped, config: Arc<SmcConfig>, peer: SocketAddr) ->
     }
     match in_band::connect_by_option(&mut wire, &config).await {
         Ok(Some(outcome)) => end_of(outcome),
-        Ok(None) => wire.connect_again(peer),
+        Ok(None) => End::Again(wire.connect_again(peer).await),
         Err(error) => End::Broken(error.into()),
     }
 }
@@ -284,13 +285,16 @@ struct Stepped {
     waits: Arc<Mutex<Waits>>,
     /// A message, or a part of one, has come or gone.
     begun: Arc<AtomicBool>,
+    /// It is being connected anew.
+    is_again: Arc<AtomicBool>,
 }
 
 impl Stepped {
     fn new(socket: impl AsFd) -> io::Result<Self> {
         let socket = Arc::new(Kept::new(fcntl_dupfd_cloexec(socket, 0)?));
         let waits = Waits { events: PollFlags::empty(), until: Some(Instant::now()) };
-        Ok(Self { socket, waits: Arc::new(Mutex::new(waits)), begun: Arc::default() })
+        let waits = Arc::new(Mutex::new(waits));
+        Ok(Self { socket, waits, begun: Arc::default(), is_again: Arc::default() })
     }
 
     fn waits(&self) -> MutexGuard<'_, Waits> {
@@ -312,17 +316,18 @@ impl Stepped {
         Poll::Pending
     }
 
-    /// As [`Stepped::later`], as part of a message that has to be over by then.
+    /// As [`Stepped::later`], as part of a message that has to be over by the deadline.
     fn later_in_message<T>(
         &self,
         events: PollFlags,
         deadline: Instant,
+        until: Instant,
         taken: usize,
     ) -> Poll<Result<T, ExchangeError>> {
         if Instant::now() >= deadline {
             return Poll::Ready(Err(ExchangeError::TimedOut { taken }));
         }
-        self.later(events, Some(deadline))
+        self.later(events, Some(until))
     }
 
     /// What `poll` says of the socket.
@@ -346,9 +351,43 @@ impl Stepped {
         .await
     }
 
-    /// Gives up the connection, and makes the same anew without the option.
-    fn connect_again(&self, peer: SocketAddr) -> End {
-        End::Again(syn_option::disconnect(&self.socket).and_then(|()| Ok(connect(&self.socket, &peer)?)))
+    /// Gives up the connection, and makes the same anew without the option. A socket whose calls wait is connected then, as
+    /// the program expects of it.
+    async fn connect_again(&self, peer: SocketAddr) -> io::Result<()> {
+        let begun = self.begin_again(peer);
+        self.as_it_waits(begun).await
+    }
+
+    /// As [`Stepped::connect_again`], but does not wait.
+    fn begin_again(&self, peer: SocketAddr) -> io::Result<()> {
+        if self.is_again.swap(true, Ordering::Relaxed) {
+            return Err(Errno::INPROGRESS.into());
+        }
+        syn_option::disconnect(&self.socket)?;
+        self.begin_to_connect(peer)
+    }
+
+    /// In whatever mode the socket is: others wait for locks that are held here, a fork among them.
+    fn begin_to_connect(&self, peer: SocketAddr) -> io::Result<()> {
+        let flags = fcntl_getfl(&self.socket)?;
+        fcntl_setfl(&self.socket, flags | OFlags::NONBLOCK)?;
+        let begun = connect(&self.socket, &peer);
+        fcntl_setfl(&self.socket, flags)?;
+        Ok(begun?)
+    }
+
+    /// What has come of connecting: at once, or at its end if that is how calls on the socket wait.
+    async fn as_it_waits(&self, begun: io::Result<()>) -> io::Result<()> {
+        let is_under_way =
+            matches!(&begun, Err(error) if errno_of(error) == Errno::INPROGRESS.raw_os_error());
+        if !is_under_way || fcntl_getfl(&self.socket)?.contains(OFlags::NONBLOCK) {
+            return begun;
+        }
+        if self.connected().await {
+            return Ok(());
+        }
+        socket_error(&self.socket)??;
+        Err(io::ErrorKind::ConnectionReset.into())
     }
 }
 
@@ -392,7 +431,7 @@ impl Wire for Stepped {
                 match send(self.socket.as_fd(), &[IoSlice::new(rest)]) {
                     Ok(n) => rest = rest.get(n..).unwrap_or_default(),
                     Err(error) if is_for_later(&error) => {
-                        return self.later_in_message(PollFlags::OUT, deadline, 0);
+                        return self.later_in_message(PollFlags::OUT, deadline, deadline, 0);
                     }
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
@@ -421,7 +460,8 @@ impl Wire for Stepped {
                     },
                     Err(Errno::AGAIN | Errno::INTR) => {
                         tend();
-                        return self.later_in_message(PollFlags::IN, deadline, assembler.taken());
+                        let until = deadline.min(Instant::now() + TENDING);
+                        return self.later_in_message(PollFlags::IN, deadline, until, assembler.taken());
                     }
                     Err(errno) => return Poll::Ready(Err(io::Error::from(errno).into())),
                 }

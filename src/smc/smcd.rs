@@ -1,7 +1,7 @@
 //! A connection in the hands of tokio: what waits, and what gives the buffers back in the end.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     os::fd::BorrowedFd,
     sync::{
         OnceLock,
@@ -10,7 +10,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::BufMut;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
@@ -70,20 +69,26 @@ impl Smcd {
         self.established.transport(self.connection())
     }
 
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, dst: &mut impl BufMut) -> Poll<io::Result<usize>> {
-        self.poll_progress(cx, Cause::Data, &mut || Ok(self.connection().try_read(dst)?))
-    }
-
-    pub(crate) fn poll_peek(&self, cx: &mut Context<'_>, dst: &mut impl BufMut) -> Poll<io::Result<usize>> {
-        self.poll_progress(cx, Cause::Data, &mut || Ok(self.connection().try_peek(dst)?))
-    }
-
-    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.poll_progress(cx, Cause::Space, &mut || Ok(self.connection().try_write(bufs)?))
-    }
-
-    /// Makes progress or arranges to be woken when it can be made.
+    /// Makes progress, or arranges to be woken when it can be made, or when the TCP connection below ends, which
+    /// `poll_tcp_end` waits for: then it never can.
     pub(crate) fn poll_progress(
+        &self,
+        cx: &mut Context<'_>,
+        cause: Cause,
+        attempt: &mut dyn FnMut() -> io::Result<Progress>,
+        poll_tcp_end: impl FnOnce(&mut Context<'_>) -> Poll<()>,
+    ) -> Poll<io::Result<usize>> {
+        match self.poll_ring(cx, cause, attempt) {
+            // One that has said by the ring that it is done ends the TCP connection too, and may still read.
+            Poll::Pending if !self.connection().has_peer_ended() && poll_tcp_end(cx).is_ready() => {
+                self.tcp_has_ended();
+                self.poll_ring(cx, cause, attempt)
+            }
+            other => other,
+        }
+    }
+
+    fn poll_ring(
         &self,
         cx: &mut Context<'_>,
         cause: Cause,

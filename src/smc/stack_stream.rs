@@ -189,13 +189,11 @@ impl AsyncRead for SmcStackStream {
         ready!(self.poll_decided(cx))?;
         let Self { path, tcp } = &mut *self;
         match path {
-            Path::Smcd(smcd) => match smcd.poll_read(cx, buf) {
-                Poll::Pending if tcp.poll_peer_end(cx, Cause::Data).is_ready() => {
-                    smcd.tcp_has_ended();
-                    smcd.poll_read(cx, buf).map_ok(drop)
-                }
-                read => read.map_ok(drop),
-            },
+            Path::Smcd(smcd) => {
+                let attempt = &mut || Ok(smcd.connection().try_read(buf)?);
+                let tcp_end = |cx: &mut Context<'_>| tcp.poll_peer_end(cx, Cause::Data);
+                smcd.poll_progress(cx, Cause::Data, attempt, tcp_end).map_ok(drop)
+            }
             Path::Tcp(_) | Path::Undecided => Pin::new(tcp).poll_read(cx, buf),
         }
     }
@@ -209,13 +207,11 @@ impl AsyncWrite for SmcStackStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { path, tcp } = &mut *self;
         match path {
-            Path::Smcd(smcd) => match smcd.poll_write(cx, &[IoSlice::new(bytes)]) {
-                Poll::Pending if tcp.poll_peer_end(cx, Cause::Space).is_ready() => {
-                    smcd.tcp_has_ended();
-                    smcd.poll_write(cx, &[IoSlice::new(bytes)])
-                }
-                written => written,
-            },
+            Path::Smcd(smcd) => {
+                let attempt = &mut || Ok(smcd.connection().try_write(&[IoSlice::new(bytes)])?);
+                let tcp_end = |cx: &mut Context<'_>| tcp.poll_peer_end(cx, Cause::Space);
+                smcd.poll_progress(cx, Cause::Space, attempt, tcp_end)
+            }
             Path::Tcp(_) | Path::Undecided => Pin::new(tcp).poll_write(cx, bytes),
         }
     }

@@ -21,6 +21,7 @@ use super::{
     hybrid::{Hybrid, Tcp},
     promoted::Home,
     scatter::scatter,
+    smcd::Smcd,
     stream::Path,
 };
 use crate::dibs::Cause;
@@ -63,11 +64,8 @@ impl SmcStream {
     /// `Unsupported` if the bytes go through shared memory, which the standard library knows nothing of. The
     /// connection is closed then; ask [`SmcStream::transport`] before.
     pub fn into_std(self) -> io::Result<std::net::TcpStream> {
+        self.leave_to_application(Interest::READABLE | Interest::WRITABLE)?;
         let Self { path, tcp, .. } = self;
-        match &path {
-            Path::Smcd(_) => return Err(io::ErrorKind::Unsupported.into()),
-            Path::Promoted(hybrid) => hybrid.leave_to_application(true, true)?,
-        }
         drop(path);
         // The path had the only other share.
         Arc::into_inner(tcp).ok_or(io::ErrorKind::ResourceBusy)?.into_std()
@@ -82,13 +80,7 @@ impl SmcStream {
     /// Nothing is lost; readiness stays.
     pub async fn readable(&self) -> io::Result<()> {
         match &self.path {
-            Path::Smcd(smcd) => tokio::select! {
-                ready = smcd.ready(Cause::Data) => ready,
-                () = self.tcp_end() => {
-                    smcd.tcp_has_ended();
-                    smcd.ready(Cause::Data).await
-                }
-            },
+            Path::Smcd(smcd) => self.smcd_ready(smcd, Cause::Data).await,
             Path::Promoted(hybrid) => hybrid.readable().await,
         }
     }
@@ -102,8 +94,18 @@ impl SmcStream {
     /// Nothing is lost; readiness stays.
     pub async fn writable(&self) -> io::Result<()> {
         match &self.path {
-            Path::Smcd(smcd) => smcd.ready(Cause::Space).await,
+            Path::Smcd(smcd) => self.smcd_ready(smcd, Cause::Space).await,
             Path::Promoted(hybrid) => hybrid.writable().await,
+        }
+    }
+
+    async fn smcd_ready(&self, smcd: &Smcd, cause: Cause) -> io::Result<()> {
+        tokio::select! {
+            ready = smcd.ready(cause) => ready,
+            () = self.tcp_end() => {
+                smcd.tcp_has_ended();
+                smcd.ready(cause).await
+            }
         }
     }
 
@@ -164,7 +166,7 @@ impl SmcStream {
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let attempt = &mut || Ok(ready_or_blocked(self.is_readable()));
         match &self.path {
-            Path::Smcd(smcd) => smcd.poll_progress(cx, Cause::Data, attempt).map_ok(drop),
+            Path::Smcd(smcd) => self.poll_smcd(cx, smcd, Cause::Data, attempt).map_ok(drop),
             Path::Promoted(hybrid) if hybrid.watches_ring() => hybrid.poll_data(cx, attempt).map_ok(drop),
             Path::Promoted(hybrid) => hybrid.poll_tcp(cx),
         }
@@ -177,7 +179,7 @@ impl SmcStream {
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let attempt = &mut || Ok(ready_or_blocked(self.is_writable()));
         match &self.path {
-            Path::Smcd(smcd) => smcd.poll_progress(cx, Cause::Space, attempt).map_ok(drop),
+            Path::Smcd(smcd) => self.poll_smcd(cx, smcd, Cause::Space, attempt).map_ok(drop),
             Path::Promoted(hybrid) if hybrid.writes_ring() => hybrid.poll_space(cx, attempt).map_ok(drop),
             Path::Promoted(_) => self.tcp.poll_write_ready(cx),
         }
@@ -343,7 +345,9 @@ impl SmcStream {
     /// As for reading.
     pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         match &self.path {
-            Path::Smcd(smcd) => smcd.poll_peek(cx, buf),
+            Path::Smcd(smcd) => {
+                self.poll_smcd(cx, smcd, Cause::Data, &mut || Ok(smcd.connection().try_peek(buf)?))
+            }
             Path::Promoted(hybrid) => {
                 ready!(self.poll_decided(cx))?;
                 hybrid.poll_peek(cx, buf)
@@ -351,25 +355,42 @@ impl SmcStream {
         }
     }
 
+    fn poll_smcd(
+        &self,
+        cx: &mut Context<'_>,
+        smcd: &Smcd,
+        cause: Cause,
+        attempt: &mut dyn FnMut() -> io::Result<Progress>,
+    ) -> Poll<io::Result<usize>> {
+        smcd.poll_progress(cx, cause, attempt, |cx| self.poll_tcp_end(cx, cause))
+    }
+
     /// Waits until the TCP connection below an SMC-D connection has ended, or carries something: nothing belongs there
-    /// but a Decline from a server that has given up.
-    fn poll_tcp_end(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // Errors count as the end.
-        while ready!(self.tcp.poll_read_ready(cx)).is_ok() && self.is_tcp_alive() {}
-        Poll::Ready(())
+    /// but a Decline from a server that has given up. Who waits for data and who waits for space may both wait.
+    fn poll_tcp_end(&self, cx: &mut Context<'_>, waits_for: Cause) -> Poll<()> {
+        loop {
+            // The runtime has a place for a reader's waker and one for a writer's. The socket always has room, and `epoll`
+            // says so again with all that comes: so a writer is woken too.
+            let (seen, interest) = match waits_for {
+                Cause::Data => (ready!(self.tcp.poll_read_ready(cx)), Interest::READABLE),
+                Cause::Space => (ready!(self.tcp.poll_write_ready(cx)), Interest::WRITABLE),
+            };
+            // Errors count as the end.
+            if seen.is_err() || !self.is_tcp_alive(interest) {
+                return Poll::Ready(());
+            }
+        }
     }
 
     /// As [`SmcStream::poll_tcp_end`], for any number of tasks.
     async fn tcp_end(&self) {
-        while self.tcp.readable().await.is_ok() && self.is_tcp_alive() {}
+        while self.tcp.readable().await.is_ok() && self.is_tcp_alive(Interest::READABLE) {}
     }
 
-    /// True if nothing has come by TCP, which the runtime then is told.
-    fn is_tcp_alive(&self) -> bool {
+    /// True if nothing has come by TCP. Then the runtime is told that there is nothing to be had of this kind.
+    fn is_tcp_alive(&self, interest: Interest) -> bool {
         let look = || Ok(rustix::net::recv(&self.tcp, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0);
-        self.tcp
-            .try_io(Interest::READABLE, look)
-            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        self.tcp.try_io(interest, look).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Waits until a late client's first bytes were looked at.
@@ -392,13 +413,10 @@ impl SmcStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &self.path {
-            Path::Smcd(smcd) => match smcd.poll_read(cx, buf) {
-                Poll::Pending if self.poll_tcp_end(cx).is_ready() => {
-                    smcd.tcp_has_ended();
-                    smcd.poll_read(cx, buf).map_ok(drop)
-                }
-                read => read.map_ok(drop),
-            },
+            Path::Smcd(smcd) => {
+                let attempt = &mut || Ok(smcd.connection().try_read(buf)?);
+                self.poll_smcd(cx, smcd, Cause::Data, attempt).map_ok(drop)
+            }
             Path::Promoted(hybrid) => {
                 ready!(self.poll_decided(cx))?;
                 hybrid.poll_read(cx, buf).map_ok(drop)
@@ -413,7 +431,9 @@ impl SmcStream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &self.path {
-            Path::Smcd(smcd) => smcd.poll_write(cx, bufs),
+            Path::Smcd(smcd) => {
+                self.poll_smcd(cx, smcd, Cause::Space, &mut || Ok(smcd.connection().try_write(bufs)?))
+            }
             Path::Promoted(hybrid) => hybrid.poll_write(cx, bufs),
         }
     }

@@ -1,10 +1,21 @@
 //! The endpoint as a TCP host, in any weather.
 
-use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use smcd::tcp_fallback::stack::{Endpoint, StackStream, SynOption, memory::Direct};
 use smoltcp::phy::Medium;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, sleep},
+};
 
 use crate::{
     harness::{Net, exchange, host, simulated, v4, v6},
@@ -208,6 +219,70 @@ fn connection_without_the_option_has_none_whatever_was_before() {
             assert!(!client.as_ref().unwrap().smc_signalled() && !server.unwrap().smc_signalled());
             assert!(ports.insert(client.unwrap().local_addr().port()));
         }
+    });
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A peer that vanishes after it was connected, and what cuts it off.
+fn vanishing() -> (Net, Arc<AtomicBool>) {
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let cut = is_cut.clone();
+    let path = move |_, frame| match cut.load(Ordering::Relaxed) {
+        true => Vec::new(),
+        false => vec![(Duration::from_millis(1), frame)],
+    };
+    (Net::new(path), is_cut)
+}
+
+#[test]
+fn who_has_written_to_a_peer_that_has_vanished_is_told() {
+    // The limit counts from the write, however long nothing was said before.
+    for idle in [Duration::ZERO, 20 * MINUTE] {
+        simulated(async {
+            let (net, is_cut) = vanishing();
+            let (mut client, mut server) = pair(&net, v4(2)).await;
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(server.read_u8().await.unwrap(), b'x');
+            sleep(idle).await;
+            is_cut.store(true, Ordering::Relaxed);
+            client.write_all(b"unheard").await.unwrap();
+            let start = Instant::now();
+            assert_eq!(client.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            let took = start.elapsed();
+            assert!(took >= 14 * MINUTE && took < 17 * MINUTE, "{took:?}");
+            assert_eq!(client.write(b"x").await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        });
+    }
+}
+
+#[test]
+fn silence_ends_no_connection() {
+    simulated(async {
+        let (net, is_cut) = vanishing();
+        let (mut client, mut server) = pair(&net, v4(2)).await;
+        sleep(20 * MINUTE).await;
+        // Less than the limit.
+        is_cut.store(true, Ordering::Relaxed);
+        client.write_all(b"late").await.unwrap();
+        sleep(8 * MINUTE).await;
+        is_cut.store(false, Ordering::Relaxed);
+        let mut got = [0; 4];
+        server.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"late");
+        // A peer without room says so for as long as it likes.
+        let bytes = vec![7; 500_000];
+        let write = async {
+            client.write_all(&bytes).await.unwrap();
+            client.shutdown().await.unwrap();
+        };
+        let mut got = Vec::new();
+        let read = async {
+            sleep(20 * MINUTE).await;
+            server.read_to_end(&mut got).await.unwrap();
+        };
+        tokio::join!(write, read);
+        assert!(got == bytes);
     });
 }
 

@@ -3,7 +3,9 @@
 //! They may have this library or not, and may use the connection or only have it by oversight: nothing says so. A
 //! connection that is not closed on the way is given back to TCP. Bytes that have come by the ring and were not read are
 //! sent once more by the peer. If it does not answer, they are still there for a process that has the connection and goes
-//! on; a process that would take them with it is not executed.
+//! on; a process that would take them with it is not executed. Nor is one that has a connection to itself whose peer knows
+//! of no way back to TCP, even if nothing is unread: the new program would speak TCP to a peer that reads its ring alone,
+//! and the rings would go with the old one.
 
 use std::{ffi::c_char, sync::Arc};
 
@@ -47,7 +49,8 @@ fn before_start() {
 }
 
 /// Another program is about to take the place of this one, or of a child that borrows our memory. Fails with
-/// `EOPNOTSUPP` if bytes would be lost with this one.
+/// `EOPNOTSUPP` if bytes would be lost with this one: those that are unread, or, where the peer cannot go back to TCP, all
+/// that were still to come.
 fn in_place(execute: impl FnOnce() -> c_int) -> c_int {
     let mut loses = false;
     if process::is_ours() {

@@ -12,6 +12,7 @@ use std::{
 
 use libc::{c_int, sockaddr, socklen_t};
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{OFlags, fcntl_getfl},
     net::getpeername,
 };
@@ -47,7 +48,7 @@ pub(super) unsafe fn connect(
     fd: c_int,
     addr: *const sockaddr,
     len: socklen_t,
-    kernel: impl FnOnce() -> c_int,
+    kernel: impl Fn() -> c_int,
 ) -> c_int {
     if !process::is_ours() {
         return kernel();
@@ -66,7 +67,10 @@ pub(super) unsafe fn connect(
     match asking {
         Some(stream) if is_begun => {
             errno::quietly(|| stream.begins_to_shake());
-            if result == 0 { wait(&stream) } else { result }
+            match result {
+                0 => wait_and_connect(fd, &stream, kernel),
+                _ => result,
+            }
         }
         Some(stream) => {
             errno::quietly(|| is_not_connected(fd, &stream));
@@ -127,6 +131,20 @@ fn wait(stream: &Arc<Stream>) -> c_int {
         Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => errno::fail(libc::EINTR),
         Some(Err(_)) => errno::fail(libc::EINPROGRESS),
     }
+}
+
+/// As [`wait`], for a call that is to come back with a connection. Another thread may have ended the handshake, and left it to
+/// the kernel to connect the socket anew.
+fn wait_and_connect(fd: c_int, stream: &Arc<Stream>, kernel: impl FnOnce() -> c_int) -> c_int {
+    match wait(stream) {
+        0 if errno::quietly(|| is_connecting(fd)) == Some(true) => kernel(),
+        result => result,
+    }
+}
+
+fn is_connecting(fd: c_int) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(borrow(fd), PollFlags::OUT)];
+    poll(&mut fds, Some(&Timespec::default())) == Ok(0)
 }
 
 /// The program has called `connect` before, or got the connection by `accept`.

@@ -8,7 +8,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rustix::event::PollFlags;
+use rustix::{
+    event::PollFlags,
+    net::{AddressFamily, SocketType, bind, listen, socket},
+};
 
 use super::*;
 use crate::{Stack, clc::DeclineCode, dibs::loopback::DmbLimits};
@@ -197,8 +200,7 @@ fn a_client_goes_on_without_if_the_peer_has_not_sent_the_option() {
 #[test]
 fn a_client_that_is_refused_learns_it_from_the_socket() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None);
-    let socket = socket.unwrap();
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     let mut handshake = Handshake::client(&socket, &config(LONG), closed).unwrap();
     handshake.is_connecting();
     let _ = connect(&socket, &closed);
@@ -214,4 +216,73 @@ fn the_timer_fires_when_it_is_time_for_a_step() {
     let long = Timespec::try_from(LONG).unwrap();
     assert_eq!(poll(&mut [PollFd::new(&*timer, PollFlags::IN)], Some(&long)), Ok(1));
     assert!(matches!(server.step(), Some(End::Tcp(FallbackReason::PeerNotSmc))));
+}
+
+/// Others wait for the locks that are held during a step.
+#[test]
+fn connecting_anew_waits_for_nobody() {
+    let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+    let listener = socket(family, kind, None).unwrap();
+    bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    listen(&listener, 0).unwrap();
+    let listener = TcpListener::from(listener);
+    let addr = listener.local_addr().unwrap();
+    // There is room for one that is not accepted.
+    let first = TcpStream::connect(addr).unwrap();
+    for is_nonblocking in [true, false] {
+        let tcp = TcpStream::from(socket(family, kind, None).unwrap());
+        tcp.set_nonblocking(is_nonblocking).unwrap();
+        let wire = Stepped::new(&tcp).unwrap();
+        let began = Instant::now();
+        let begun = wire.begin_to_connect(addr);
+        let mut end = pin!(wire.as_it_waits(begun));
+        let mut step = || end.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let first_step = step();
+        assert!(began.elapsed() < SHORT);
+        let flags = fcntl_getfl(&tcp).unwrap();
+        assert_eq!(flags.contains(OFlags::NONBLOCK), is_nonblocking, "as the program has it");
+        if is_nonblocking {
+            let Poll::Ready(Err(error)) = first_step else { panic!("{first_step:?}") };
+            assert_eq!(errno_of(&error), Errno::INPROGRESS.raw_os_error());
+            continue;
+        }
+        assert!(first_step.is_pending() && wire.waits().events == PollFlags::OUT);
+        // Its SYN is sent once more in a second.
+        drop(listener.accept().unwrap());
+        let result = loop {
+            match step() {
+                Poll::Ready(result) => break result,
+                Poll::Pending => thread::sleep(SHORT),
+            }
+            assert!(began.elapsed() < LONG);
+        };
+        result.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), addr);
+    }
+    drop(first);
+}
+
+#[test]
+fn who_is_refused_anew_is_told() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let tcp = TcpStream::from(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap());
+    let wire = Stepped::new(&tcp).unwrap();
+    let begun = wire.begin_to_connect(closed);
+    let end = pin!(wire.as_it_waits(begun)).poll(&mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(Err(error)) = end else { panic!("{end:?}") };
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+/// Devices have to be tended while a message is waited for, by whoever waits.
+#[test]
+fn a_message_is_not_waited_for_without_a_look_at_the_devices() {
+    let (mut tcp, accepted) = connection();
+    tcp.write_all(&of_proposal(40)).unwrap();
+    let mut server = server(&accepted, LONG);
+    for _ in 0..3 {
+        assert!(server.step().is_none());
+        let until = server.need().until.unwrap();
+        assert!(until <= Instant::now() + TENDING);
+        thread::sleep(TENDING);
+    }
 }

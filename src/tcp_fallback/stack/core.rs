@@ -50,6 +50,7 @@ pub(super) struct Core {
     next_port: u16,
     buffer: usize,
     connect_timeout: Duration,
+    user_timeout: Duration,
     linger: Duration,
     now: Instant,
     /// Nobody has the endpoint, or a stream of it, any more.
@@ -99,6 +100,7 @@ impl Core {
             next_port: EPHEMERAL.start() + u16::from_le_bytes([a, b]) % ports,
             buffer: config.buffer.max(1),
             connect_timeout: config.connect_timeout,
+            user_timeout: config.user_timeout,
             linger: config.linger,
             now,
             is_abandoned: false,
@@ -115,6 +117,7 @@ impl Core {
             _ => Some(()),
         };
         let taken = (0..BUDGET).map_while(take).count();
+        self.set_timeouts();
         for _ in 0..BUDGET {
             if self.iface.poll_egress(now, device, &mut self.sockets) == PollResult::None {
                 break;
@@ -161,7 +164,6 @@ impl Core {
         socket.set_congestion_control(CongestionControl::Cubic);
         // Whoever writes small pieces and waits for the answer should not wait for a timer too.
         socket.set_nagle_enabled(false);
-        socket.set_timeout(Some(smoltcp_span(self.connect_timeout)));
         self.sockets.add(socket)
     }
 
@@ -235,8 +237,6 @@ impl Core {
     fn connected(&mut self, handle: SocketHandle) -> Option<Connected> {
         let socket = self.sockets.get_mut::<Socket<'_>>(handle);
         let (local, remote) = socket.local_endpoint().zip(socket.remote_endpoint())?;
-        // It would also end a connection that has nothing to say.
-        socket.set_timeout(None);
         let flow = Flow { local: to_std(local), remote: to_std(remote) };
         let smc_signalled = self.signals.lock().take_agreed(flow);
         Some(Connected { handle, local: flow.local, remote: flow.remote, smc_signalled })
@@ -266,16 +266,25 @@ impl Core {
 
     /// Sees to it that the sockets of the listeners listen.
     fn tend_backlog(&mut self) {
-        let limit = Some(smoltcp_span(self.connect_timeout));
         for (handle, listening) in &self.backlog {
             let socket = self.sockets.get_mut::<Socket<'_>>(*handle);
             if socket.state() == State::Closed && self.failed.is_none() {
                 // It fails for port 0 alone, which no listener has.
                 let _ = socket.listen(*listening);
             }
-            // A client that leaves its handshake undone is given up; one that waits to be accepted is not.
-            let is_opening = matches!(socket.state(), State::Listen | State::SynReceived);
-            socket.set_timeout(if is_opening { limit } else { None });
+        }
+    }
+
+    /// How long each peer may say nothing. One that leaves its handshake undone is given up, and one that does not
+    /// acknowledge what is sent; but not one that is not asked for anything, which the same limit would end too.
+    fn set_timeouts(&mut self) {
+        let [opening, sending] = [self.connect_timeout, self.user_timeout].map(smoltcp_span);
+        for (_, socket) in self.sockets.iter_mut() {
+            let Some(socket) = <Socket<'_> as AnySocket>::downcast_mut(socket) else { continue };
+            socket.set_timeout(match socket.state() {
+                State::Listen | State::SynSent | State::SynReceived => Some(opening),
+                _ => (socket.send_queue() > 0).then_some(sending),
+            });
         }
     }
 

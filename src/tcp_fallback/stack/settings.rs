@@ -25,6 +25,9 @@ pub struct EndpointConfig {
     pub buffer: usize,
     /// How long to try to connect, and how long a client may leave its own handshake undone.
     pub connect_timeout: Duration,
+    /// How long a peer may leave what it is sent unacknowledged, and say nothing at all: after that the connection is reset.
+    /// Linux has about as much by default (`TCP_USER_TIMEOUT`).
+    pub user_timeout: Duration,
     /// How long a closed connection is kept for what has to be sent or heard yet.
     pub linger: Duration,
     /// Where sequence numbers and ports come from: chosen at random unless set. For tests; whoever knows the seed can
@@ -41,6 +44,7 @@ impl EndpointConfig {
             gateways: Vec::new(),
             buffer: 64 * 1024,
             connect_timeout: Duration::from_secs(30),
+            user_timeout: Duration::from_secs(15 * 60),
             linger: Duration::from_secs(60),
             seed: None,
         }
@@ -73,6 +77,12 @@ impl EndpointConfig {
     /// Sets [`EndpointConfig::connect_timeout`].
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
+        self
+    }
+
+    /// Sets [`EndpointConfig::user_timeout`].
+    pub fn user_timeout(mut self, limit: Duration) -> Self {
+        self.user_timeout = limit;
         self
     }
 
