@@ -24,10 +24,10 @@ use crate::{
         exchange::ExchangeError,
         handshake::{
             Agreed, HandshakeError, Local, PeerDmb, Violation,
-            client::{self, Accepted},
+            client::{self, Accepted, ExpectAccept},
             server::{Candidate, Candidates, ExpectProposal, Offered},
         },
-        wire::{Decline, DecodeError, DmbeSize, HEADER_LEN, Message, MsgType},
+        wire::{Decline, DecodeError, DmbeSize, HEADER_LEN, Message, MsgType, Proposal},
     },
     dibs::{DeviceError, Dmb},
     observe::count_handshake_error,
@@ -175,7 +175,9 @@ pub(crate) async fn connect<W: Wire + Send>(
 }
 
 /// The handshake of a connection that we opened, and on which both ends have sent the SMC option. `None` if the peer has
-/// merely echoed it: then it has got a Proposal for data, and the caller connects anew, without the option.
+/// merely echoed it: then it has got a Proposal for data. Or if there is nothing to propose any more
+/// (`local::nothing_to_propose`): a peer that is owed a message gets none, and one that is not must not get a Decline for data.
+/// Either way the caller connects anew, without the option.
 ///
 /// # Errors
 /// As [`connect`].
@@ -183,7 +185,9 @@ pub(crate) async fn connect_by_option<W: Wire + Send>(
     wire: &mut W,
     config: &SmcConfig,
 ) -> Result<Option<Outcome>, EstablishError> {
-    match connect(wire, config).await {
+    let session = Session::new(wire, config);
+    let Ok(proposed) = client::propose(&session.local, session.wire.now()) else { return Ok(None) };
+    match session.propose(proposed).await.inspect_err(|_| count_handshake_error()) {
         Ok(outcome) => Ok(Some(outcome)),
         Err(EstablishError::NoAnswer(error)) => {
             tracing::warn!(%error, "the SMC option was echoed, and then not meant");
@@ -271,14 +275,20 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         }
     }
 
-    async fn connect(mut self) -> Result<Outcome, EstablishError> {
-        let (proposal, expect) = match client::propose(&self.local, self.wire.now()) {
-            Ok(proposed) => proposed,
+    async fn connect(self) -> Result<Outcome, EstablishError> {
+        match client::propose(&self.local, self.wire.now()) {
+            Ok(proposed) => self.propose(proposed).await,
             Err(decline) => {
                 let why = self.served.lack.map(|lack| client::decline(&self.local, lack.code()));
-                return self.decline(why.unwrap_or(decline)).await;
+                self.decline(why.unwrap_or(decline)).await
             }
-        };
+        }
+    }
+
+    async fn propose(
+        mut self,
+        (proposal, expect): (Proposal, ExpectAccept),
+    ) -> Result<Outcome, EstablishError> {
         self.tend();
         self.send(proposal).await.map_err(EstablishError::of_first_answer)?;
         let answer = self.receive(expect.deadline()).await.map_err(EstablishError::of_first_answer)?;
@@ -338,8 +348,11 @@ impl<'a, W: Wire + Send> Session<'a, W> {
             Err(error) => return self.fall_back(error).await,
         };
         let chosen = match client {
-            Client::Wanted => self.choose_of(&offered).await,
-            Client::Unwanted => Err(DeclineCode::CONFIG),
+            // Who has nothing wants nobody, and says so.
+            Client::Unwanted if client::propose(&self.local, self.wire.now()).is_ok() => {
+                Err(DeclineCode::CONFIG)
+            }
+            Client::Wanted | Client::Unwanted => self.choose_of(&offered).await,
         };
         match chosen {
             Ok(choice) => self.offer(offered, choice).await,
@@ -443,3 +456,6 @@ struct Choice {
 fn outlet(group: &LinkGroup, peer: PeerDmb) -> Result<Outlet, DeviceError> {
     group.outlet(peer.token(), peer.index(), peer.size().bytes(), Handed::default())
 }
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests;
