@@ -2,18 +2,23 @@
 
 mod common;
 
-use std::{collections::BTreeMap, io::ErrorKind, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
+    sync::Arc,
+    time::Duration,
+};
 
 use common::{
     in_time, pair_with, pattern,
-    soft_ism::{both_over_ism, fabric, message, open, over_ism, pnetid, relay, speak_v2},
+    soft_ism::{self, both_over_ism, fabric, message, open, over_ism, pnetid, relay, speak_v2},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use smcd::{
     FallbackReason, PnetInterface, SmcConfig, SmcListener, SmcStream, Stack, Transport,
     clc::{
         DeclineCode,
-        wire::{Message, Proposal},
+        wire::{Message, Proposal, SmcdBody},
     },
     dibs::{
         Chid, Device, Event, PnetId, VlanId,
@@ -36,6 +41,16 @@ async fn pair(version: u8) -> (SoftIsm, SmcStream, SmcStream) {
 
 fn reasons(pair: &(SmcStream, SmcStream)) -> [Option<FallbackReason>; 2] {
     [&pair.0, &pair.1].map(|stream| stream.transport().fallback_reason())
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{what}");
 }
 
 /// What a client proposes.
@@ -79,6 +94,69 @@ async fn what_is_agreed() {
         assert!(client.unwrap().transport().is_smcd() && server.unwrap().0.transport().is_smcd());
         assert_eq!(speak_v2(&relaying.await.unwrap()), [version == 2; 2]);
     }
+}
+
+/// The VLANs of all that is asked of functions: version 2 has its own.
+#[tokio::test]
+async fn version_2_over_functions_that_are_not_to_be_asked_in_no_vlan() {
+    let mut settings = soft_ism::settings(2);
+    settings.needs_vlan = true;
+    let fabric = SoftIsm::new(&settings).unwrap();
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+    for _ in 0..2 {
+        let (mut client, mut server) = pair_with(&client, &server).await;
+        assert!(client.transport().is_smcd() && server.transport().is_smcd(), "{}", client.transport());
+        client.write_all(b"hello").await.unwrap();
+        in_time(server.read_exact(&mut [0; 5])).await.unwrap();
+    }
+    assert_eq!([0, 1].map(|function| fabric.counters(function).refused_commands.len()), [0, 0]);
+    drop((client, server));
+    until("not closed", || (0..2).all(|function| !fabric.is_open(function))).await;
+    assert_eq!(fabric.counters(0).refused_commands, BTreeMap::new());
+}
+
+/// The Accept of a connection between two that stay in their settings; the streams end here.
+async fn accepted(client: &SmcConfig, server: &SmcConfig) -> SmcdBody {
+    let listener = SmcListener::bind_with("127.0.0.1:0", server.clone()).await.unwrap();
+    let (addr, relaying) = relay(listener.local_addr().unwrap()).await;
+    let streams =
+        in_time(async { tokio::join!(SmcStream::connect_with(addr, client), listener.accept()) }).await;
+    assert!(streams.0.unwrap().transport().is_smcd() && streams.1.unwrap().0.transport().is_smcd());
+    let [_, Message::Accept(accept), _] = relaying.await.unwrap() else { panic!("no Accept") };
+    accept.0
+}
+
+#[tokio::test]
+async fn link_groups_of_version_1_have_vlans() {
+    let fabric = fabric(2);
+    let devices = [0, 1].map(|function| Arc::new(open(&fabric, function)) as Arc<dyn Device>);
+    let stacks = devices.clone().map(|device| Stack::new(vec![device]));
+    let config = |at: usize, vlan: u16, version: u8| {
+        let lo = PnetInterface::new("lo", pnetid()).vlan(VlanId(vlan));
+        let config = common::in_band().stack(stacks[at].clone()).interfaces([lo]);
+        if version == 1 { config.ueids([]) } else { config }
+    };
+    let mut first_contacts = Vec::new();
+    for (vlan, version) in [(5, 1), (5, 1), (6, 1), (6, 2), (5, 1), (6, 1), (5, 2)] {
+        let accept = accepted(&config(0, vlan, version), &config(1, vlan, version)).await;
+        assert_eq!(accept.v2.is_some(), version == 2);
+        first_contacts.push(accept.first_contact);
+    }
+    assert_eq!(first_contacts, [true, false, true, true, false, false, false]);
+    let [client, server] = stacks;
+    drop((client, server));
+    // With the groups of one stack the peer hears which they were: the VLAN is in the bytes 4 and 5.
+    let mut ended = BTreeSet::new();
+    until("not told", || {
+        while let Some(event) = devices[0].take_event() {
+            let Event::Software { code: 0x80, data, .. } = event else { panic!("{event:?}") };
+            let [_, _, _, _, v0, v1, _, _] = data.to_ne_bytes();
+            ended.insert(u16::from_ne_bytes([v0, v1]));
+        }
+        ended.len() == 3
+    })
+    .await;
+    assert_eq!(ended, BTreeSet::from([0, 5, 6]));
 }
 
 #[tokio::test]

@@ -23,11 +23,11 @@ use crate::{
         DeclineCode,
         exchange::ExchangeError,
         handshake::{
-            Agreed, HandshakeError, Local, PeerDmb, Violation,
+            Agreed, HandshakeError, Local, PeerDmb, Violation, Vlan,
             client::{self, Accepted, ExpectAccept},
             server::{Candidate, Candidates, ExpectProposal, Offered},
         },
-        wire::{Decline, DecodeError, DmbeSize, HEADER_LEN, Message, MsgType, Proposal},
+        wire::{Decline, DecodeError, DmbeSize, HEADER_LEN, Message, MsgType, Proposal, Version},
     },
     dibs::{DeviceError, Dmb},
     observe::count_handshake_error,
@@ -257,6 +257,14 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         self.served.devices.get(device).copied()
     }
 
+    /// How the peer is reached by this version of SMC-D.
+    fn reach(&self, version: Version) -> Reach {
+        match self.served.vlan {
+            Vlan::Id(vlan) if version.is_v1() => Reach::Fabric(Some(vlan)),
+            _ => Reach::Fabric(None),
+        }
+    }
+
     /// Sends a Decline; the connection goes on as TCP.
     async fn decline(mut self, decline: Decline) -> Result<Outcome, EstablishError> {
         let code = decline.diagnosis;
@@ -316,7 +324,8 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         accepted: &Accepted,
     ) -> Result<(Arc<LinkGroup>, Arc<Dmb>, Outlet), DeclineCode> {
         let device = self.position(accepted.device()).ok_or(DeclineCode::INTERNAL)?;
-        let pair = Pair { device, peer: accepted.peer_gid(), reach: Reach::Fabric(None) };
+        let reach = self.reach(accepted.terms().version());
+        let pair = Pair { device, peer: accepted.peer_gid(), reach };
         let group = if accepted.terms().first_contact() {
             self.stack.group(pair).ok_or(DeclineCode::INTERNAL)?
         } else {
@@ -380,7 +389,8 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         let mut first_failure = None;
         for candidate in candidates.iter() {
             let Some(device) = self.position(candidate.device()) else { continue };
-            let pair = Pair { device, peer: candidate.peer_gid(), reach: Reach::Fabric(None) };
+            let reach = self.reach(candidate.version());
+            let pair = Pair { device, peer: candidate.peer_gid(), reach };
             let Some(group) = self.stack.group(pair) else { continue };
             match self.acquire(&group).await {
                 Ok(dmb) => return Ok(Choice { candidate: *candidate, pair, group, dmb }),

@@ -42,7 +42,7 @@ pub(crate) struct Pair {
 /// How buffers get to the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Reach {
-    /// The devices see to it.
+    /// The devices see to it. The VLAN is that of version 1 of SMC-D, and tells its groups apart; version 2 has none.
     Fabric(Option<VlanId>),
     /// They go as descriptors, by a channel that the connection has to a process of this user id. Part of what makes a
     /// group: a peer may claim another's GID, but not get at buffers of a group that is not of its own user.
@@ -242,8 +242,13 @@ impl LinkGroup {
     pub(crate) fn is_orphaned(&self) -> bool {
         match self.pair.reach {
             Reach::Fabric(vlan) => {
-                let reached = self.device.query_remote_gid(self.pair.peer, vlan);
-                matches!(reached, Err(DeviceError::Unreachable(_)))
+                // Without one it is of version 2, or of version 1 in no VLAN, or of both.
+                let of_v2 = vlan.is_none().then_some(VlanId::ISM_V2);
+                let is_out_of_reach = |vlan| {
+                    let reached = self.device.query_remote_gid(self.pair.peer, vlan);
+                    matches!(reached, Err(DeviceError::Unreachable(_)))
+                };
+                of_v2.is_none_or(|vlan| is_out_of_reach(Some(vlan))) && is_out_of_reach(vlan)
             }
             // There is no channel any more; but a peer that is there has not let go of all that the pool holds.
             Reach::ByHand(_) => {

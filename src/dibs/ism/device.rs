@@ -238,17 +238,25 @@ impl Inner {
         }
     }
 
+    /// As [`Inner::query`]; without a VLAN in whichever way there is. First in that of version 2: a function may refuse to be
+    /// asked in none.
+    fn reach(&self, gid: Gid, vlan: Option<VlanId>) -> Result<(), DeviceError> {
+        if vlan.is_none() && self.is_v2 {
+            match self.query(gid, Some(VlanId::ISM_V2)) {
+                Err(DeviceError::Unreachable(_)) => {}
+                other => return other,
+            }
+        }
+        self.query(gid, vlan)
+    }
+
     /// Makes memory known to the function.
-    fn register(
-        &self,
-        room: &Room,
-        user: u64,
-        vlan: Option<VlanId>,
-    ) -> Result<(DmbToken, Arc<Memory>), DeviceError> {
+    fn register(&self, room: &Room, user: u64) -> Result<(DmbToken, Arc<Memory>), DeviceError> {
         let memory = self.function.transport().map(room.iova, room.len)?;
         // At most a segment.
         let (len, index) = (room.len as u32, room.index.into());
-        match self.call(&Request::RegisterDmb { iova: room.iova, len, index, vlan, user }) {
+        // In no VLAN, as Linux has it.
+        match self.call(&Request::RegisterDmb { iova: room.iova, len, index, vlan: None, user }) {
             Ok(Answer::Token(token)) if is_token(DmbToken(token)) => Ok((DmbToken(token), memory)),
             Ok(_) => {
                 tracing::warn!("an ISM function names a buffer by what is no token");
@@ -342,10 +350,10 @@ impl Device for Ism {
         let inner = &*self.0;
         inner.check()?;
         let endings = inner.state().endings;
-        inner.query(user, vlan)?;
+        inner.reach(user, vlan)?;
         let (interrupt, ringer) = dmbs::interrupt()?;
         let room = inner.state().dmbs.reserve(len)?;
-        let (token, memory) = match inner.register(&room, user.high(), vlan) {
+        let (token, memory) = match inner.register(&room, user.high()) {
             Ok(registered) => registered,
             Err(error) => {
                 inner.state().dmbs.give_back(&room);
@@ -368,7 +376,7 @@ impl Device for Ism {
         let dmb = Dmb { token, index, len, memory, interrupt: Box::new(interrupt), mark: None, device };
         if has_missed {
             // One that has gone since it was asked for would never be heard of. The DMB is given back by its drop.
-            inner.query(user, vlan)?;
+            inner.reach(user, vlan)?;
         }
         Ok(dmb)
     }
@@ -447,9 +455,15 @@ impl Device for Ism {
 
     fn signal_event(&self, gid: Gid, code: u32, data: u64) -> Result<(), DeviceError> {
         self.0.check()?;
-        self.0.query(gid, None)?;
-        let signal = Request::Signal { gid: gid.high(), interrupts: true, code, info: data };
-        Ok(self.0.call(&signal).map(|_| ())?)
+        if gid.low() != 0 {
+            return Err(DeviceError::Unreachable(gid));
+        }
+        match self.0.call(&Request::Signal { gid: gid.high(), interrupts: true, code, info: data }) {
+            Ok(_) => Ok(()),
+            // It does not say why. There is little else that could be wrong.
+            Err(CommandError::Refused { .. }) => Err(DeviceError::Unreachable(gid)),
+            Err(CommandError::Lost) => Err(DeviceError::Lost),
+        }
     }
 
     fn take_event(&self) -> Option<Event> {
