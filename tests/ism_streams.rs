@@ -22,7 +22,8 @@ use smcd::{
     },
     dibs::{
         Chid, Device, Event, PnetId, VlanId,
-        ism::soft::{End, Fault, SoftIsm},
+        ism::soft::{End, Fault, SoftIsm, SoftIsmSettings},
+        loopback::{DmbLimits, Loopback},
     },
 };
 use tokio::{
@@ -365,10 +366,12 @@ async fn interfaces_choose_their_devices() {
         let of_client = pair_with(&with(0, wrong.clone()), &with(1, lo(pnetid()))).await;
         let declined = FallbackReason::PeerDeclined(DeclineCode::NO_DEVICE);
         assert_eq!(reasons(&of_client), [Some(expected), Some(declined)]);
-        let of_server = pair_with(&with(0, lo(pnetid())), &with(1, wrong)).await;
-        let [peers, own] = reasons(&of_server);
-        assert_eq!(own, Some(expected));
-        assert!(matches!(peers, Some(FallbackReason::PeerDeclined(_))), "{peers:?}");
+        let of_server = pair_with(&with(0, lo(pnetid())), &with(1, wrong.clone())).await;
+        let of_server_v1 = pair_with(&with(0, lo(pnetid())).ueids([]), &with(1, wrong).ueids([])).await;
+        let declined = FallbackReason::PeerDeclined(DeclineCode::NO_SMCD_DEVICE);
+        for streams in [of_server, of_server_v1] {
+            assert_eq!(reasons(&streams), [Some(declined), Some(expected)]);
+        }
     }
     let streams = pair_with(&with(0, lo(pnetid())), &with(1, lo(pnetid()))).await;
     assert!(streams.0.transport().is_smcd());
@@ -399,9 +402,66 @@ async fn vlans_of_version_1() {
     let streams = pair_with(&third, &with(1, Some(7))).await;
     let declined = FallbackReason::PeerDeclined(DeclineCode::VLAN_REGISTRATION);
     assert_eq!(reasons(&streams), [Some(FallbackReason::VlanRefused), Some(declined)]);
+    // So it is if the server's is refused.
+    fabric.inject(2, Fault::Answer { command: 0x04, code: 9 });
+    let streams = pair_with(&with(1, Some(7)), &third).await;
+    assert_eq!(reasons(&streams), [Some(declined), Some(FallbackReason::VlanRefused)]);
     // Without version 2 there is version 1.
     let streams = pair_with(&third, &with(1, Some(7))).await;
     assert!(streams.0.transport().is_smcd(), "{}", streams.0.transport());
+}
+
+#[tokio::test]
+async fn a_function_that_is_lost_as_it_is_told_of_a_vlan_is_no_device() {
+    let fabric = fabric(2);
+    let [client, server] = [0, 1].map(|function| {
+        let lo = PnetInterface::new("lo", pnetid()).vlan(VlanId(7));
+        over_ism(open(&fabric, function), 1).interfaces([lo])
+    });
+    fabric.inject(0, Fault::Answer { command: 0x04, code: 0xffff });
+    let streams = pair_with(&client, &server).await;
+    let declined = FallbackReason::PeerDeclined(DeclineCode::NO_DEVICE);
+    assert_eq!(reasons(&streams), [Some(FallbackReason::NoDeviceOfPnetId), Some(declined)]);
+}
+
+/// What the function of one end cannot do another device of it does, for the next connections.
+#[tokio::test]
+async fn lost_functions_are_not_proposed() {
+    let fabric = fabric(2);
+    let ends = [0, 1].map(|function| {
+        let loopback = Loopback::new(DmbLimits::default()).unwrap();
+        let devices: [Arc<dyn Device>; 2] = [Arc::new(open(&fabric, function)), Arc::new(loopback)];
+        common::in_band().stack(Stack::new(devices.into())).interfaces([PnetInterface::new("lo", pnetid())])
+    });
+    let chid = async || {
+        let (client, server) = pair_with(&ends[0], &ends[1]).await;
+        let Transport::Smcd { chid, .. } = client.transport() else { panic!("{}", client.transport()) };
+        assert!(server.transport().is_smcd());
+        chid
+    };
+    assert_eq!(chid().await, Chid(0x07c0));
+    // It does not answer, and is there for others all the same.
+    fabric.inject(0, Fault::Answer { command: 0x09, code: 0xffff });
+    let device = &ends[0].stack.as_ref().unwrap().devices()[0];
+    device.query_remote_gid(fabric.gid(1).unwrap(), None).unwrap_err();
+    assert!(device.is_lost());
+    assert_eq!(chid().await, Chid(0xffff));
+}
+
+/// What a server lacks is no reason for what it has: its function is on no physical network, and full.
+#[tokio::test]
+async fn a_reason_is_that_of_the_code() {
+    let fabric = SoftIsm::new(&SoftIsmSettings::default()).unwrap();
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+    let device = &server.stack.as_ref().unwrap().devices()[0];
+    let user = fabric.gid(0).unwrap();
+    let _all: Vec<_> = (0..1888).map(|_| device.register_dmb(user, 4096, None).unwrap()).collect();
+    let streams = pair_with(&client, &server).await;
+    let code = DeclineCode::NO_FREE_DMB;
+    assert_eq!(
+        reasons(&streams),
+        [FallbackReason::PeerDeclined(code), FallbackReason::Declined(code)].map(Some)
+    );
 }
 
 #[tokio::test]

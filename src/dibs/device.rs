@@ -34,6 +34,11 @@ pub trait Device: Send + Sync + fmt::Debug {
         true
     }
 
+    /// True if the device does not answer any more, and never will. Then it is offered to nobody.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// Asks whether the device `gid` can be reached, within `vlan` if the fabric knows VLANs.
     ///
     /// # Errors

@@ -267,9 +267,9 @@ impl<'a, W: Wire + Send> Session<'a, W> {
 
     /// Sends a Decline; the connection goes on as TCP.
     async fn decline(mut self, decline: Decline) -> Result<Outcome, EstablishError> {
-        let code = decline.diagnosis;
+        let reason = self.served.reason(decline.diagnosis);
         self.send(decline).await?;
-        Ok(Outcome::Tcp(self.served.lack.unwrap_or(FallbackReason::Declined(code))))
+        Ok(Outcome::Tcp(reason))
     }
 
     /// Goes on with TCP after a handshake that ended so, or fails.

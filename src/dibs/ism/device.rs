@@ -330,6 +330,10 @@ impl Device for Ism {
         self.0.is_v2
     }
 
+    fn is_lost(&self) -> bool {
+        Self::is_lost(self)
+    }
+
     fn query_remote_gid(&self, gid: Gid, vlan: Option<VlanId>) -> Result<(), DeviceError> {
         self.0.check()?;
         self.0.query(gid, vlan)
