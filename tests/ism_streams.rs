@@ -298,12 +298,19 @@ async fn refused_commands_are_declines() {
     ] {
         let fabric = fabric(2);
         let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
-        for _ in 0..7 {
-            // One for each size that is tried.
-            fabric.inject(of, Fault::Answer { command, code: 0x99 });
-        }
+        let refuse =
+            |times| (0..times).for_each(|_| fabric.inject(of, Fault::Answer { command, code: 0x99 }));
+        // One for each size that is tried; by the server for both versions.
+        let times = [7, 14][of];
+        refuse(times);
         let streams = pair_with(&client, &server).await;
         assert_eq!(reasons(&streams), expected.map(Some), "{command:#x} of {of}");
+        assert_eq!(fabric.counters(of).refused_commands, BTreeMap::from([(command, times)]));
+        // A smaller one is better than none.
+        refuse(2);
+        let (client, server) = pair_with(&client, &server).await;
+        let Transport::Smcd { receive_buffer, .. } = [&client, &server][of].transport() else { panic!() };
+        assert_eq!(receive_buffer, (1 << 18) - 32);
         let (mut client, mut server) = streams;
         client.write_all(b"by TCP").await.unwrap();
         let mut got = [0; 6];

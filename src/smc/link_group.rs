@@ -118,7 +118,8 @@ impl LinkGroup {
     }
 
     /// A buffer for the peer to write into: a used one if there is one of this size, else a new one. A smaller one as
-    /// memory becomes scarce, so that many connections get some rather than a few much.
+    /// memory becomes scarce, so that many connections get some rather than a few much; and where a device does not want one of
+    /// a size, whatever it says: the system's limits may be the reason.
     ///
     /// # Errors
     /// As [`Device::register_dmb`], for the smallest size.
@@ -134,9 +135,16 @@ impl LinkGroup {
                 continue;
             }
             match self.register(bytes) {
+                // It is not the size that is wrong.
+                Err(
+                    error @ (DeviceError::Busy
+                    | DeviceError::Unreachable(_)
+                    | DeviceError::Lost
+                    | DeviceError::Inherited),
+                ) => return Err(error),
                 // There may be a used one that is smaller.
-                Err(error @ (DeviceError::OutOfMemory { .. } | DeviceError::NoFreeDmb(_))) => last = error,
-                other => return other,
+                Err(error) => last = error,
+                Ok(acquired) => return Ok(acquired),
             }
         }
         match self.reuse(|_| true)? {
