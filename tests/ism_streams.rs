@@ -18,7 +18,7 @@ use smcd::{
     FallbackReason, PnetInterface, SmcConfig, SmcListener, SmcStream, Stack, Transport,
     clc::{
         DeclineCode,
-        wire::{Message, Proposal, SmcdBody},
+        wire::{Decline, Message, Proposal, SmcdBody, Version},
     },
     dibs::{
         Chid, Device, Event, PnetId, VlanId,
@@ -28,7 +28,7 @@ use smcd::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 /// Two ends on functions 0 and 1, with what is known of these.
@@ -505,6 +505,49 @@ async fn link_groups_are_shut_down_and_tested() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(fabric.counters(1).commands.get(&0x0e), Some(&2), "the answer, and the end of the group");
+}
+
+/// Linux has a group for each first contact, and ends those that it does not use. What the others carry is not in danger.
+#[tokio::test]
+async fn the_end_of_one_group_is_not_that_of_others() {
+    let fabric = fabric(2);
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+    let [ours, theirs] = [&client, &server].map(|end| end.stack.as_ref().unwrap().devices()[0].clone());
+    let mut live = pair_with(&client, &server).await;
+    for _ in 0..3 {
+        theirs.signal_event(ours.gid(), 0x80, 0).unwrap();
+        // The server counts on the group, which it has not ended.
+        let accept = accepted(&client, &server).await;
+        assert!(!accept.first_contact);
+        // And hears of a first contact where it is the client.
+        theirs.signal_event(ours.gid(), 0x80, 0).unwrap();
+        assert!(accepted(&server, &client).await.first_contact);
+    }
+    live.0.write_all(b"alive").await.unwrap();
+    in_time(live.1.read_exact(&mut [0; 5])).await.unwrap();
+}
+
+/// Anybody can say so.
+#[tokio::test]
+async fn who_says_to_be_out_of_sync_harms_nobody() {
+    let fabric = fabric(2);
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+    let mut live = pair_with(&client, &server).await;
+    let listener = SmcListener::bind_with("127.0.0.1:0", server.clone()).await.unwrap();
+    let mut liar = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let stolen = Message::from(proposal(client.clone()).await).to_bytes();
+    let lie = async {
+        liar.write_all(&stolen).await.unwrap();
+        let (Message::Accept(accept), _) = message(&mut liar).await else { panic!("no Accept") };
+        assert!(!accept.0.first_contact);
+        let decline = Message::from(Decline::new(Version::V2, DeclineCode::SYNC)).to_bytes();
+        liar.write_all(&decline).await.unwrap();
+    };
+    let ((), accepted_liar) = in_time(async { tokio::join!(lie, listener.accept()) }).await;
+    assert!(!accepted_liar.unwrap().0.transport().is_smcd());
+    assert!(!accepted(&server, &client).await.first_contact, "the client knows of the group");
+    live.0.write_all(b"alive").await.unwrap();
+    in_time(live.1.read_exact(&mut [0; 5])).await.unwrap();
 }
 
 #[tokio::test]

@@ -64,24 +64,25 @@ impl Served {
         self.lack.filter(|_| FOR_WANT.contains(&code)).unwrap_or(FallbackReason::Declined(code))
     }
 
-    /// Every device that answers, and no version 1.
+    /// Every device, at its position in the stack's list, and no version 1.
     pub(super) fn by_all(stack: &Stack) -> Self {
-        let answers = |(at, device): (usize, &Arc<dyn Device>)| (!device.is_lost()).then_some(at);
-        let devices = stack.devices().iter().enumerate().filter_map(answers).collect();
+        let devices = (0..stack.devices().len()).collect();
         Self { devices, v1: None, vlan: Vlan::Untagged, lack: None }
     }
 
-    /// As the settings say. Without any, all devices serve all connections; a device without a PNETID does so in any case.
+    /// As the settings say. Without any, all devices serve all connections; a device without a PNETID does so in any case, and
+    /// one that is lost in none.
     pub(super) fn new(config: &SmcConfig, stack: &Stack, local: Option<IpAddr>) -> Self {
+        let device_at = |at: usize| stack.devices().get(at);
+        let mut served = Self::by_all(stack);
+        served.devices.retain(|at| device_at(*at).is_some_and(|device| !device.is_lost()));
         if config.interfaces.is_empty() {
-            return Self::by_all(stack);
+            return served;
         }
         let all = local.and_then(|local| Some((local, addresses().ok()?)));
         let found = all.as_ref().and_then(|(local, all)| interface_of(*local, all, &config.interfaces));
         let pnetid = found.as_ref().map(|(interface, _)| interface.pnetid);
         let of_pnetid = |device: &Arc<dyn Device>| device.pnetid().is_some() && device.pnetid() == pnetid;
-        let mut served = Self::by_all(stack);
-        let device_at = |at: usize| stack.devices().get(at);
         served
             .devices
             .retain(|at| device_at(*at).is_some_and(|device| device.pnetid().is_none() || of_pnetid(device)));

@@ -61,7 +61,7 @@ struct State {
     dmbs: Dmbs,
     reader: Reader,
     events: VecDeque<Event>,
-    /// How many functions have gone.
+    /// How many functions have gone, or users of DMBs that are not known.
     endings: u64,
 }
 
@@ -202,7 +202,11 @@ impl Inner {
 
     fn heed(&self, state: &mut State, notice: Notice) -> Result<(), DeviceError> {
         match notice {
-            Notice::UserGone { token } => state.dmbs.hang_up(|other, _| other.0 == token),
+            Notice::UserGone { token } => {
+                // One that is only just being registered is asked for once more.
+                state.endings += u64::from(!state.dmbs.has(DmbToken(token)));
+                state.dmbs.hang_up(|other, _| other.0 == token);
+            }
             Notice::FunctionGone { gid } if gid == self.gid.high() => return Err(DeviceError::Lost),
             Notice::FunctionGone { gid } => {
                 state.endings += 1;
@@ -337,6 +341,13 @@ impl Device for Ism {
     fn query_remote_gid(&self, gid: Gid, vlan: Option<VlanId>) -> Result<(), DeviceError> {
         self.0.check()?;
         self.0.query(gid, vlan)
+    }
+
+    /// What the function has written and the thread has not read yet: who has a function that another had before has to know it.
+    fn tend(&self) {
+        if self.0.check().is_ok() {
+            self.0.look();
+        }
     }
 
     fn max_dmbs(&self) -> usize {
@@ -482,5 +493,27 @@ impl fmt::Debug for Ism {
             .field("gid", &self.0.gid)
             .field("fabric", &self.0.description.fabric)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dibs::ism::soft::{SoftIsm, SoftIsmSettings};
+
+    /// No event tells of a DMB twice. One that came before the DMB was entered must not be lost.
+    #[test]
+    fn the_end_of_an_unknown_user_is_counted() {
+        let fabric = SoftIsm::new(&SoftIsmSettings::default()).unwrap();
+        let [device, user] = [0, 1].map(|number| Ism::open(Arc::new(fabric.open(number).unwrap())).unwrap());
+        let dmb = device.register_dmb(user.gid(), PAGE, None).unwrap();
+        let after = |token: u64| {
+            let mut state = device.0.state();
+            device.0.heed(&mut state, Notice::UserGone { token }).unwrap();
+            state.endings
+        };
+        assert_eq!(after(dmb.token().0), 0);
+        assert!(dmb.interrupt().is_hung_up());
+        assert_eq!(after(dmb.token().0 + (1 << 32)), 1);
     }
 }
