@@ -417,8 +417,22 @@ fn other_subnet_is_declined_in_version_1() {
     server.v1.as_mut().unwrap().prefixes = Some(subnet);
     let (proposal, _) = propose(&version_1(CLIENT_GID));
     assert_eq!(candidates(&server, proposal.clone()), Err(DeclineCode::PREFIX_MISMATCH));
-    server.v1 = None;
+    server.v1.as_mut().unwrap().prefixes = None;
     assert_eq!(candidates(&server, proposal), Err(DeclineCode::PREFIX_MISMATCH));
+}
+
+#[test]
+fn what_else_version_1_lacks_is_named() {
+    let (proposal, _) = propose(&version_1(CLIENT_GID));
+    let without_device = Local { v1: None, ..version_1(SERVER_GID) };
+    assert_eq!(candidates(&without_device, proposal.clone()), Err(DeclineCode::NO_SMCD_DEVICE));
+    let refused = Local { vlan: Vlan::Refused, ..version_1(SERVER_GID) };
+    assert_eq!(candidates(&refused, proposal), Err(DeclineCode::VLAN_REGISTRATION));
+    // Version 2 has no need of it.
+    let refused = Local { vlan: Vlan::Refused, ..server() };
+    assert!(candidates(&refused, propose(&client()).0).is_ok());
+    let stranger = Local { ueids: UpTo::first_of(["OTHER".parse().unwrap()]), ..client() };
+    assert_eq!(candidates(&refused, propose(&stranger).0), Err(DeclineCode::NO_SMCD_DEVICE));
 }
 
 #[test]

@@ -62,7 +62,7 @@ const ORIGINS: &[(DeclineCode, Origin)] = &[
     (DeclineCode::OPTION_UNSUPPORTED, OnlyLocal(FallbackReason::Declined(DeclineCode::OPTION_UNSUPPORTED))),
     (DeclineCode::PREFIX_MISMATCH, Server(server_of_another_subnet)),
     (DeclineCode::VLAN_UNKNOWN, Server(server_of_unknown_vlan)),
-    (DeclineCode::VLAN_REGISTRATION, Server(server_told_to::<{ DeclineCode::VLAN_REGISTRATION.0 }>)),
+    (DeclineCode::VLAN_REGISTRATION, Server(server_of_refused_vlan)),
     (DeclineCode::NO_ACTIVE_LINK, SmcR),
     (DeclineCode::SERVER_LINK_UNKNOWN, SmcR),
     (DeclineCode::VERSION_MISMATCH, Unused),
@@ -230,6 +230,10 @@ fn server_of_another_subnet() -> Decline {
 
 fn server_of_unknown_vlan() -> Decline {
     no_candidate(Local { vlan: Vlan::Unknown, ..version_1(2, 8) }, proposal_of(&version_1(1, 8)).0)
+}
+
+fn server_of_refused_vlan() -> Decline {
+    no_candidate(Local { vlan: Vlan::Refused, ..version_1(2, 8) }, proposal_of(&version_1(1, 8)).0)
 }
 
 fn server_confirmed_in_another_release() -> Decline {

@@ -2,27 +2,33 @@
 
 mod common;
 
-use std::{collections::BTreeMap, io::ErrorKind, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
+    sync::Arc,
+    time::Duration,
+};
 
 use common::{
     in_time, pair_with, pattern,
-    soft_ism::{both_over_ism, fabric, message, open, over_ism, pnetid, relay, speak_v2},
+    soft_ism::{self, both_over_ism, fabric, message, open, over_ism, pnetid, relay, speak_v2},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use smcd::{
     FallbackReason, PnetInterface, SmcConfig, SmcListener, SmcStream, Stack, Transport,
     clc::{
         DeclineCode,
-        wire::{Message, Proposal},
+        wire::{Decline, Message, Proposal, SmcdBody, Version},
     },
     dibs::{
         Chid, Device, Event, PnetId, VlanId,
-        ism::soft::{End, Fault, SoftIsm},
+        ism::soft::{End, Fault, SoftIsm, SoftIsmSettings},
+        loopback::{DmbLimits, Loopback},
     },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 /// Two ends on functions 0 and 1, with what is known of these.
@@ -36,6 +42,16 @@ async fn pair(version: u8) -> (SoftIsm, SmcStream, SmcStream) {
 
 fn reasons(pair: &(SmcStream, SmcStream)) -> [Option<FallbackReason>; 2] {
     [&pair.0, &pair.1].map(|stream| stream.transport().fallback_reason())
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{what}");
 }
 
 /// What a client proposes.
@@ -79,6 +95,70 @@ async fn what_is_agreed() {
         assert!(client.unwrap().transport().is_smcd() && server.unwrap().0.transport().is_smcd());
         assert_eq!(speak_v2(&relaying.await.unwrap()), [version == 2; 2]);
     }
+}
+
+/// The VLANs of all that is asked of functions: version 2 has its own.
+#[tokio::test]
+async fn version_2_over_functions_that_are_not_to_be_asked_in_no_vlan() {
+    let mut settings = soft_ism::settings(2);
+    settings.needs_vlan = true;
+    let fabric = SoftIsm::new(&settings).unwrap();
+    // Version 1 would be in none.
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2).interfaces([]));
+    for _ in 0..2 {
+        let (mut client, mut server) = pair_with(&client, &server).await;
+        assert!(client.transport().is_smcd() && server.transport().is_smcd(), "{}", client.transport());
+        client.write_all(b"hello").await.unwrap();
+        in_time(server.read_exact(&mut [0; 5])).await.unwrap();
+    }
+    assert_eq!([0, 1].map(|function| fabric.counters(function).refused_commands.len()), [0, 0]);
+    drop((client, server));
+    until("not closed", || (0..2).all(|function| !fabric.is_open(function))).await;
+    assert_eq!(fabric.counters(0).refused_commands, BTreeMap::new());
+}
+
+/// The Accept of a connection between two that stay in their settings; the streams end here.
+async fn accepted(client: &SmcConfig, server: &SmcConfig) -> SmcdBody {
+    let listener = SmcListener::bind_with("127.0.0.1:0", server.clone()).await.unwrap();
+    let (addr, relaying) = relay(listener.local_addr().unwrap()).await;
+    let streams =
+        in_time(async { tokio::join!(SmcStream::connect_with(addr, client), listener.accept()) }).await;
+    assert!(streams.0.unwrap().transport().is_smcd() && streams.1.unwrap().0.transport().is_smcd());
+    let [_, Message::Accept(accept), _] = relaying.await.unwrap() else { panic!("no Accept") };
+    accept.0
+}
+
+#[tokio::test]
+async fn link_groups_of_version_1_have_vlans() {
+    let fabric = fabric(2);
+    let devices = [0, 1].map(|function| Arc::new(open(&fabric, function)) as Arc<dyn Device>);
+    let stacks = devices.clone().map(|device| Stack::new(vec![device]));
+    let config = |at: usize, vlan: u16, version: u8| {
+        let lo = PnetInterface::new("lo", pnetid()).vlan(VlanId(vlan));
+        let config = common::in_band().stack(stacks[at].clone()).interfaces([lo]);
+        if version == 1 { config.ueids([]) } else { config }
+    };
+    let mut first_contacts = Vec::new();
+    for (vlan, version) in [(5, 1), (5, 1), (6, 1), (6, 2), (5, 1), (6, 1), (5, 2)] {
+        let accept = accepted(&config(0, vlan, version), &config(1, vlan, version)).await;
+        assert_eq!(accept.v2.is_some(), version == 2);
+        first_contacts.push(accept.first_contact);
+    }
+    assert_eq!(first_contacts, [true, false, true, true, false, false, false]);
+    let [client, server] = stacks;
+    drop((client, server));
+    // With the groups of one stack the peer hears which they were: the VLAN is in the bytes 4 and 5.
+    let mut ended = BTreeSet::new();
+    until("not told", || {
+        while let Some(event) = devices[0].take_event() {
+            let Event::Software { code: 0x80, data, .. } = event else { panic!("{event:?}") };
+            let [_, _, _, _, v0, v1, _, _] = data.to_ne_bytes();
+            ended.insert(u16::from_ne_bytes([v0, v1]));
+        }
+        ended.len() == 3
+    })
+    .await;
+    assert_eq!(ended, BTreeSet::from([0, 5, 6]));
 }
 
 #[tokio::test]
@@ -219,12 +299,19 @@ async fn refused_commands_are_declines() {
     ] {
         let fabric = fabric(2);
         let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
-        for _ in 0..7 {
-            // One for each size that is tried.
-            fabric.inject(of, Fault::Answer { command, code: 0x99 });
-        }
+        let refuse =
+            |times| (0..times).for_each(|_| fabric.inject(of, Fault::Answer { command, code: 0x99 }));
+        // One for each size that is tried; by the server for both versions.
+        let times = [7, 14][of];
+        refuse(times);
         let streams = pair_with(&client, &server).await;
         assert_eq!(reasons(&streams), expected.map(Some), "{command:#x} of {of}");
+        assert_eq!(fabric.counters(of).refused_commands, BTreeMap::from([(command, times)]));
+        // A smaller one is better than none.
+        refuse(2);
+        let (client, server) = pair_with(&client, &server).await;
+        let Transport::Smcd { receive_buffer, .. } = [&client, &server][of].transport() else { panic!() };
+        assert_eq!(receive_buffer, (1 << 18) - 32);
         let (mut client, mut server) = streams;
         client.write_all(b"by TCP").await.unwrap();
         let mut got = [0; 6];
@@ -287,10 +374,12 @@ async fn interfaces_choose_their_devices() {
         let of_client = pair_with(&with(0, wrong.clone()), &with(1, lo(pnetid()))).await;
         let declined = FallbackReason::PeerDeclined(DeclineCode::NO_DEVICE);
         assert_eq!(reasons(&of_client), [Some(expected), Some(declined)]);
-        let of_server = pair_with(&with(0, lo(pnetid())), &with(1, wrong)).await;
-        let [peers, own] = reasons(&of_server);
-        assert_eq!(own, Some(expected));
-        assert!(matches!(peers, Some(FallbackReason::PeerDeclined(_))), "{peers:?}");
+        let of_server = pair_with(&with(0, lo(pnetid())), &with(1, wrong.clone())).await;
+        let of_server_v1 = pair_with(&with(0, lo(pnetid())).ueids([]), &with(1, wrong).ueids([])).await;
+        let declined = FallbackReason::PeerDeclined(DeclineCode::NO_SMCD_DEVICE);
+        for streams in [of_server, of_server_v1] {
+            assert_eq!(reasons(&streams), [Some(declined), Some(expected)]);
+        }
     }
     let streams = pair_with(&with(0, lo(pnetid())), &with(1, lo(pnetid()))).await;
     assert!(streams.0.transport().is_smcd());
@@ -321,9 +410,66 @@ async fn vlans_of_version_1() {
     let streams = pair_with(&third, &with(1, Some(7))).await;
     let declined = FallbackReason::PeerDeclined(DeclineCode::VLAN_REGISTRATION);
     assert_eq!(reasons(&streams), [Some(FallbackReason::VlanRefused), Some(declined)]);
+    // So it is if the server's is refused.
+    fabric.inject(2, Fault::Answer { command: 0x04, code: 9 });
+    let streams = pair_with(&with(1, Some(7)), &third).await;
+    assert_eq!(reasons(&streams), [Some(declined), Some(FallbackReason::VlanRefused)]);
     // Without version 2 there is version 1.
     let streams = pair_with(&third, &with(1, Some(7))).await;
     assert!(streams.0.transport().is_smcd(), "{}", streams.0.transport());
+}
+
+#[tokio::test]
+async fn a_function_that_is_lost_as_it_is_told_of_a_vlan_is_no_device() {
+    let fabric = fabric(2);
+    let [client, server] = [0, 1].map(|function| {
+        let lo = PnetInterface::new("lo", pnetid()).vlan(VlanId(7));
+        over_ism(open(&fabric, function), 1).interfaces([lo])
+    });
+    fabric.inject(0, Fault::Answer { command: 0x04, code: 0xffff });
+    let streams = pair_with(&client, &server).await;
+    let declined = FallbackReason::PeerDeclined(DeclineCode::NO_DEVICE);
+    assert_eq!(reasons(&streams), [Some(FallbackReason::NoDeviceOfPnetId), Some(declined)]);
+}
+
+/// What the function of one end cannot do another device of it does, for the next connections.
+#[tokio::test]
+async fn lost_functions_are_not_proposed() {
+    let fabric = fabric(2);
+    let ends = [0, 1].map(|function| {
+        let loopback = Loopback::new(DmbLimits::default()).unwrap();
+        let devices: [Arc<dyn Device>; 2] = [Arc::new(open(&fabric, function)), Arc::new(loopback)];
+        common::in_band().stack(Stack::new(devices.into())).interfaces([PnetInterface::new("lo", pnetid())])
+    });
+    let chid = async || {
+        let (client, server) = pair_with(&ends[0], &ends[1]).await;
+        let Transport::Smcd { chid, .. } = client.transport() else { panic!("{}", client.transport()) };
+        assert!(server.transport().is_smcd());
+        chid
+    };
+    assert_eq!(chid().await, Chid(0x07c0));
+    // It does not answer, and is there for others all the same.
+    fabric.inject(0, Fault::Answer { command: 0x09, code: 0xffff });
+    let device = &ends[0].stack.as_ref().unwrap().devices()[0];
+    device.query_remote_gid(fabric.gid(1).unwrap(), None).unwrap_err();
+    assert!(device.is_lost());
+    assert_eq!(chid().await, ends[0].stack.as_ref().unwrap().devices()[1].fabric_id());
+}
+
+/// What a server lacks is no reason for what it has: its function is on no physical network, and full.
+#[tokio::test]
+async fn a_reason_is_that_of_the_code() {
+    let fabric = SoftIsm::new(&SoftIsmSettings::default()).unwrap();
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+    let device = &server.stack.as_ref().unwrap().devices()[0];
+    let user = fabric.gid(0).unwrap();
+    let _all: Vec<_> = (0..1888).map(|_| device.register_dmb(user, 4096, None).unwrap()).collect();
+    let streams = pair_with(&client, &server).await;
+    let code = DeclineCode::NO_FREE_DMB;
+    assert_eq!(
+        reasons(&streams),
+        [FallbackReason::PeerDeclined(code), FallbackReason::Declined(code)].map(Some)
+    );
 }
 
 #[tokio::test]
@@ -359,6 +505,49 @@ async fn link_groups_are_shut_down_and_tested() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(fabric.counters(1).commands.get(&0x0e), Some(&2), "the answer, and the end of the group");
+}
+
+/// Linux has a group for each first contact, and ends those that it does not use. What the others carry is not in danger.
+#[tokio::test]
+async fn the_end_of_one_group_is_not_that_of_others() {
+    let fabric = fabric(2);
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+    let [ours, theirs] = [&client, &server].map(|end| end.stack.as_ref().unwrap().devices()[0].clone());
+    let mut live = pair_with(&client, &server).await;
+    for _ in 0..3 {
+        theirs.signal_event(ours.gid(), 0x80, 0).unwrap();
+        // The server counts on the group, which it has not ended.
+        let accept = accepted(&client, &server).await;
+        assert!(!accept.first_contact);
+        // And hears of a first contact where it is the client.
+        theirs.signal_event(ours.gid(), 0x80, 0).unwrap();
+        assert!(accepted(&server, &client).await.first_contact);
+    }
+    live.0.write_all(b"alive").await.unwrap();
+    in_time(live.1.read_exact(&mut [0; 5])).await.unwrap();
+}
+
+/// Anybody can say so.
+#[tokio::test]
+async fn who_says_to_be_out_of_sync_harms_nobody() {
+    let fabric = fabric(2);
+    let [client, server] = [0, 1].map(|function| over_ism(open(&fabric, function), 2));
+    let mut live = pair_with(&client, &server).await;
+    let listener = SmcListener::bind_with("127.0.0.1:0", server.clone()).await.unwrap();
+    let mut liar = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let stolen = Message::from(proposal(client.clone()).await).to_bytes();
+    let lie = async {
+        liar.write_all(&stolen).await.unwrap();
+        let (Message::Accept(accept), _) = message(&mut liar).await else { panic!("no Accept") };
+        assert!(!accept.0.first_contact);
+        let decline = Message::from(Decline::new(Version::V2, DeclineCode::SYNC)).to_bytes();
+        liar.write_all(&decline).await.unwrap();
+    };
+    let ((), accepted_liar) = in_time(async { tokio::join!(lie, listener.accept()) }).await;
+    assert!(!accepted_liar.unwrap().0.transport().is_smcd());
+    assert!(!accepted(&server, &client).await.first_contact, "the client knows of the group");
+    live.0.write_all(b"alive").await.unwrap();
+    in_time(live.1.read_exact(&mut [0; 5])).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ mod common;
 mod conformance;
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     os::{
         fd::AsFd,
         unix::net::{UnixListener, UnixStream},
@@ -174,6 +174,69 @@ fn connect_to(says: Vec<u8>) -> IsmError {
     let error = Ism::connect(sockets.of(0)).unwrap_err();
     server.join().unwrap();
     error
+}
+
+/// Each byte comes within the time that a server may take.
+#[test]
+fn a_server_that_dribbles() {
+    let sockets = Sockets::new();
+    let listener = UnixListener::bind(sockets.of(0)).unwrap();
+    let server = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let version = [answer(20, 1, 0), vec![0, 0, 1, 0]].concat();
+        for byte in version {
+            thread::sleep(Duration::from_millis(500));
+            if client.write_all(&[byte]).is_err() {
+                return;
+            }
+        }
+    });
+    let before = Instant::now();
+    let error = Ism::connect(sockets.of(0)).unwrap_err();
+    let took = before.elapsed();
+    assert!(matches!(&error, IsmError::Io(error) if error.kind() == ErrorKind::TimedOut), "{error:?}");
+    assert!(Duration::from_secs(4) < took && took < Duration::from_secs(8), "{took:?}");
+    server.join().unwrap();
+}
+
+/// A server, told to whom, with a function that says it has written only a part of what it was given.
+#[test]
+fn a_server_that_writes_less() {
+    let functions = Functions::new(1);
+    let sockets = Sockets::new();
+    let listener = UnixListener::bind(sockets.of(0)).unwrap();
+    let real = functions.socket(0);
+    let server = thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let server = UnixStream::connect(real).unwrap();
+        relay_short_writes(client, server);
+    });
+    let error = Ism::connect(sockets.of(0)).unwrap_err();
+    assert!(matches!(&error, IsmError::Io(error) if error.kind() == ErrorKind::InvalidData), "{error:?}");
+    server.join().unwrap();
+}
+
+/// Sends on what both sides say, until one has said enough; but of each write one byte less has been written.
+fn relay_short_writes(mut client: UnixStream, mut server: UnixStream) {
+    while let Some(command) = read_message(&mut client) {
+        server.write_all(&command).unwrap();
+        let Some(mut answer) = read_message(&mut server) else { return };
+        const WRITE: u8 = 10;
+        if command[2] == WRITE {
+            answer[28] -= 1;
+        }
+        client.write_all(&answer).unwrap();
+    }
+}
+
+/// A message of vfio-user.
+fn read_message(from: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut message = vec![0; 16];
+    from.read_exact(&mut message).ok()?;
+    let len = u32::from_ne_bytes([message[4], message[5], message[6], message[7]]) as usize;
+    message.resize(len, 0);
+    from.read_exact(&mut message[16..]).ok()?;
+    Some(message)
 }
 
 /// The head of an answer to the first command.

@@ -34,6 +34,11 @@ pub trait Device: Send + Sync + fmt::Debug {
         true
     }
 
+    /// True if the device does not answer any more, and never will. Then it is offered to nobody.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// Asks whether the device `gid` can be reached, within `vlan` if the fabric knows VLANs.
     ///
     /// # Errors
@@ -54,7 +59,7 @@ pub trait Device: Send + Sync + fmt::Debug {
         usize::MAX
     }
 
-    /// Makes a DMB of `len` zeroed bytes that the device `user`, and no other, may write.
+    /// Makes a DMB of `len` zeroed bytes that the device `user`, and no other, may write. `vlan` is where `user` is looked for.
     ///
     /// When this returns, `user` can resolve the token; nothing has to be waited for.
     ///
@@ -157,7 +162,8 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Sends a software event to the clients of the device `gid`.
     ///
     /// # Errors
-    /// [`DeviceError::Unsupported`] on fabrics without events, [`DeviceError::Busy`] if the last one was not taken yet.
+    /// [`DeviceError::Unreachable`]; [`DeviceError::Unsupported`] on fabrics without events, [`DeviceError::Busy`] if the last
+    /// one was not taken yet.
     fn signal_event(&self, gid: Gid, code: u32, data: u64) -> Result<(), DeviceError> {
         let _ = (gid, code, data);
         Err(DeviceError::Unsupported)

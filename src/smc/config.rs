@@ -11,10 +11,11 @@ use std::{
 
 pub use self::env::{DebugOutput, InvalidSetting};
 pub(super) use self::env::{ism, region, runtime_dir};
-use super::{BusyPoll, PnetInterface, Stack};
+use super::{BusyPoll, PnetInterface, Stack, local::nothing_to_propose};
 use crate::{
     clc::wire::Ueid,
     tcp_fallback::{IpPrefix, Promotion},
+    unix::interfaces::local_ip_to,
 };
 
 /// Bytes of a receive buffer unless set otherwise. Measured: a ring that fits in one processor's cache is slower, since
@@ -59,7 +60,7 @@ pub struct SmcConfig {
     /// Peers that are asked whether they speak SMC, by the SMC option of TCP
     /// ([`syn_option`](crate::tcp_fallback::syn_option)); none by default. With those that answer, the handshake is in
     /// band; all others are treated as [`SmcConfig::handshake`] says. A listener answers all who ask, and declines those
-    /// who are not among these.
+    /// who are not among these. Nobody is asked if no device could serve the connection.
     pub option_peers: Vec<IpPrefix>,
     /// On which physical networks the network interfaces are; none by default. Once there are any, a device that has a PNETID
     /// ([`Device::pnetid`](crate::dibs::Device::pnetid)) serves, in band, only connections by an interface that has the
@@ -180,9 +181,16 @@ impl SmcConfig {
         self.handshake == Handshake::Promotion && self.promotion != Promotion::Off
     }
 
-    /// True if this peer is asked by the SMC option.
+    /// True if this peer is asked by the SMC option, and served if it asks: there is something to propose to it.
     pub(crate) fn asks_for_option(&self, peer: IpAddr) -> bool {
-        self.handshake != Handshake::Off && self.option_peers.iter().any(|prefix| prefix.contains(peer))
+        self.handshake != Handshake::Off
+            && self.option_peers.iter().any(|prefix| prefix.contains(peer))
+            && nothing_to_propose(self, self.local_ip_to(peer)).is_none()
+    }
+
+    /// The address from which this peer is reached, if that matters.
+    fn local_ip_to(&self, peer: IpAddr) -> Option<IpAddr> {
+        if self.interfaces.is_empty() { None } else { local_ip_to(peer) }
     }
 
     /// True if listeners answer the SMC option.

@@ -23,11 +23,11 @@ use crate::{
         DeclineCode,
         exchange::ExchangeError,
         handshake::{
-            Agreed, HandshakeError, Local, PeerDmb, Violation,
-            client::{self, Accepted},
+            Agreed, HandshakeError, Local, PeerDmb, Violation, Vlan,
+            client::{self, Accepted, ExpectAccept},
             server::{Candidate, Candidates, ExpectProposal, Offered},
         },
-        wire::{Decline, DecodeError, DmbeSize, HEADER_LEN, Message, MsgType},
+        wire::{Decline, DecodeError, DmbeSize, HEADER_LEN, Message, MsgType, Proposal, Version},
     },
     dibs::{DeviceError, Dmb},
     observe::count_handshake_error,
@@ -175,7 +175,9 @@ pub(crate) async fn connect<W: Wire + Send>(
 }
 
 /// The handshake of a connection that we opened, and on which both ends have sent the SMC option. `None` if the peer has
-/// merely echoed it: then it has got a Proposal for data, and the caller connects anew, without the option.
+/// merely echoed it: then it has got a Proposal for data. Or if there is nothing to propose any more
+/// (`local::nothing_to_propose`): a peer that is owed a message gets none, and one that is not must not get a Decline for data.
+/// Either way the caller connects anew, without the option.
 ///
 /// # Errors
 /// As [`connect`].
@@ -183,7 +185,9 @@ pub(crate) async fn connect_by_option<W: Wire + Send>(
     wire: &mut W,
     config: &SmcConfig,
 ) -> Result<Option<Outcome>, EstablishError> {
-    match connect(wire, config).await {
+    let session = Session::new(wire, config);
+    let Ok(proposed) = client::propose(&session.local, session.wire.now()) else { return Ok(None) };
+    match session.propose(proposed).await.inspect_err(|_| count_handshake_error()) {
         Ok(outcome) => Ok(Some(outcome)),
         Err(EstablishError::NoAnswer(error)) => {
             tracing::warn!(%error, "the SMC option was echoed, and then not meant");
@@ -253,11 +257,19 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         self.served.devices.get(device).copied()
     }
 
+    /// How the peer is reached by this version of SMC-D.
+    fn reach(&self, version: Version) -> Reach {
+        match self.served.vlan {
+            Vlan::Id(vlan) if version.is_v1() => Reach::Fabric(Some(vlan)),
+            _ => Reach::Fabric(None),
+        }
+    }
+
     /// Sends a Decline; the connection goes on as TCP.
     async fn decline(mut self, decline: Decline) -> Result<Outcome, EstablishError> {
-        let code = decline.diagnosis;
+        let reason = self.served.reason(decline.diagnosis);
         self.send(decline).await?;
-        Ok(Outcome::Tcp(self.served.lack.unwrap_or(FallbackReason::Declined(code))))
+        Ok(Outcome::Tcp(reason))
     }
 
     /// Goes on with TCP after a handshake that ended so, or fails.
@@ -271,14 +283,20 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         }
     }
 
-    async fn connect(mut self) -> Result<Outcome, EstablishError> {
-        let (proposal, expect) = match client::propose(&self.local, self.wire.now()) {
-            Ok(proposed) => proposed,
+    async fn connect(self) -> Result<Outcome, EstablishError> {
+        match client::propose(&self.local, self.wire.now()) {
+            Ok(proposed) => self.propose(proposed).await,
             Err(decline) => {
                 let why = self.served.lack.map(|lack| client::decline(&self.local, lack.code()));
-                return self.decline(why.unwrap_or(decline)).await;
+                self.decline(why.unwrap_or(decline)).await
             }
-        };
+        }
+    }
+
+    async fn propose(
+        mut self,
+        (proposal, expect): (Proposal, ExpectAccept),
+    ) -> Result<Outcome, EstablishError> {
         self.tend();
         self.send(proposal).await.map_err(EstablishError::of_first_answer)?;
         let answer = self.receive(expect.deadline()).await.map_err(EstablishError::of_first_answer)?;
@@ -306,7 +324,8 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         accepted: &Accepted,
     ) -> Result<(Arc<LinkGroup>, Arc<Dmb>, Outlet), DeclineCode> {
         let device = self.position(accepted.device()).ok_or(DeclineCode::INTERNAL)?;
-        let pair = Pair { device, peer: accepted.peer_gid(), reach: Reach::Fabric(None) };
+        let reach = self.reach(accepted.terms().version());
+        let pair = Pair { device, peer: accepted.peer_gid(), reach };
         let group = if accepted.terms().first_contact() {
             self.stack.group(pair).ok_or(DeclineCode::INTERNAL)?
         } else {
@@ -338,8 +357,11 @@ impl<'a, W: Wire + Send> Session<'a, W> {
             Err(error) => return self.fall_back(error).await,
         };
         let chosen = match client {
-            Client::Wanted => self.choose_of(&offered).await,
-            Client::Unwanted => Err(DeclineCode::CONFIG),
+            // Who has nothing wants nobody, and says so.
+            Client::Unwanted if client::propose(&self.local, self.wire.now()).is_ok() => {
+                Err(DeclineCode::CONFIG)
+            }
+            Client::Wanted | Client::Unwanted => self.choose_of(&offered).await,
         };
         match chosen {
             Ok(choice) => self.offer(offered, choice).await,
@@ -367,7 +389,8 @@ impl<'a, W: Wire + Send> Session<'a, W> {
         let mut first_failure = None;
         for candidate in candidates.iter() {
             let Some(device) = self.position(candidate.device()) else { continue };
-            let pair = Pair { device, peer: candidate.peer_gid(), reach: Reach::Fabric(None) };
+            let reach = self.reach(candidate.version());
+            let pair = Pair { device, peer: candidate.peer_gid(), reach };
             let Some(group) = self.stack.group(pair) else { continue };
             match self.acquire(&group).await {
                 Ok(dmb) => return Ok(Choice { candidate: *candidate, pair, group, dmb }),
@@ -443,3 +466,6 @@ struct Choice {
 fn outlet(group: &LinkGroup, peer: PeerDmb) -> Result<Outlet, DeviceError> {
     group.outlet(peer.token(), peer.index(), peer.size().bytes(), Handed::default())
 }
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests;

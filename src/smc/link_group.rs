@@ -6,11 +6,13 @@
 
 use std::{
     collections::HashMap,
+    mem,
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use super::{connection::Connection, cursor::CDC_LEN, group_event::shutdown, outlet::Outlet};
@@ -30,6 +32,14 @@ const FAIR_SHARE: usize = 1024;
 /// Connections that we have closed and whose peer has not yet.
 const MAX_LINGERING: usize = 256;
 
+/// How long such a one is waited for: as long as Linux keeps a group without connections. The peer may still be reading, and says
+/// so in our buffer.
+const LINGER: Duration = Duration::from_secs(600);
+
+/// How long if we aborted: as long as Linux waits to get rid of what was written. There is nothing to be read any more, and a
+/// peer that was done writing may never say anything (`spec/close.md` §5.1).
+const LINGER_ABORTED: Duration = Duration::from_secs(2);
+
 /// The two devices of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Pair {
@@ -39,10 +49,23 @@ pub(crate) struct Pair {
     pub(crate) reach: Reach,
 }
 
+impl Pair {
+    /// True if it is our device at this position, and this peer.
+    pub(crate) fn is_with(&self, device: usize, peer: Gid) -> bool {
+        self.device == device && self.peer == peer
+    }
+
+    /// True if a peer that asks for a group of `other`, which has no VLAN, may mean this one.
+    pub(crate) fn may_stand_for(&self, other: Self) -> bool {
+        let by_fabric = matches!((self.reach, other.reach), (Reach::Fabric(_), Reach::Fabric(None)));
+        by_fabric && self.is_with(other.device, other.peer)
+    }
+}
+
 /// How buffers get to the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Reach {
-    /// The devices see to it.
+    /// The devices see to it. The VLAN is that of version 1 of SMC-D, and tells its groups apart; version 2 has none.
     Fabric(Option<VlanId>),
     /// They go as descriptors, by a channel that the connection has to a process of this user id. Part of what makes a
     /// group: a peer may claim another's GID, but not get at buffers of a group that is not of its own user.
@@ -64,6 +87,8 @@ pub(crate) struct LinkGroup {
     pair: Pair,
     link_id: LinkId,
     confirmed: AtomicBool,
+    /// It was confirmed once.
+    has_been_confirmed: AtomicBool,
     pool: Mutex<Pool>,
 }
 
@@ -74,12 +99,29 @@ struct Pool {
     /// Buffers of the peer that no connection uses.
     remote: HashMap<DmbToken, Arc<RemoteDmb>>,
     /// Closed by us, and not yet by the peer: its last flags will still be written into our buffer.
-    lingering: Vec<Arc<Connection>>,
+    lingering: Vec<Lingering>,
+}
+
+#[derive(Debug)]
+struct Lingering {
+    connection: Arc<Connection>,
+    /// From then on its buffers are not waited for: they are given back to the device.
+    until: Instant,
+}
+
+impl Lingering {
+    fn new(connection: Arc<Connection>) -> Self {
+        // What is unread now makes an abort of the close.
+        let aborts = connection.unread().is_ok_and(|unread| unread > 0);
+        let until = Instant::now() + if aborts { LINGER_ABORTED } else { LINGER };
+        Self { connection, until }
+    }
 }
 
 impl LinkGroup {
     pub(crate) fn new(device: Arc<dyn Device>, pair: Pair, link_id: LinkId) -> Self {
-        Self { device, pair, link_id, confirmed: AtomicBool::new(false), pool: Mutex::default() }
+        let [confirmed, has_been_confirmed] = [(); 2].map(|()| AtomicBool::new(false));
+        Self { device, pair, link_id, confirmed, has_been_confirmed, pool: Mutex::default() }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -102,13 +144,19 @@ impl LinkGroup {
         &self.device
     }
 
-    /// True once both sides know of the group.
+    /// True as long as both sides know of the group.
     pub(crate) fn is_confirmed(&self) -> bool {
         self.confirmed.load(Ordering::Acquire)
     }
 
+    /// True if both sides have known of the group, so that the other still may.
+    pub(crate) fn has_been_confirmed(&self) -> bool {
+        self.has_been_confirmed.load(Ordering::Acquire)
+    }
+
     /// Both sides know of the group.
     pub(crate) fn confirm(&self) {
+        self.has_been_confirmed.store(true, Ordering::Release);
         self.confirmed.store(true, Ordering::Release);
     }
 
@@ -117,8 +165,21 @@ impl LinkGroup {
         self.confirmed.store(false, Ordering::Release);
     }
 
+    /// The other side says that it has let go of the group: it is not expected to use the buffers again.
+    pub(crate) fn let_go(&self) {
+        self.unconfirm();
+        let (free, remote) = {
+            let mut pool = self.pool();
+            pool.reap();
+            (mem::take(&mut pool.free), mem::take(&mut pool.remote))
+        };
+        // The device may take its time for them.
+        drop((free, remote));
+    }
+
     /// A buffer for the peer to write into: a used one if there is one of this size, else a new one. A smaller one as
-    /// memory becomes scarce, so that many connections get some rather than a few much.
+    /// memory becomes scarce, so that many connections get some rather than a few much; and where a device does not want one of
+    /// a size, whatever it says: the system's limits may be the reason.
     ///
     /// # Errors
     /// As [`Device::register_dmb`], for the smallest size.
@@ -134,9 +195,16 @@ impl LinkGroup {
                 continue;
             }
             match self.register(bytes) {
+                // It is not the size that is wrong.
+                Err(
+                    error @ (DeviceError::Busy
+                    | DeviceError::Unreachable(_)
+                    | DeviceError::Lost
+                    | DeviceError::Inherited),
+                ) => return Err(error),
                 // There may be a used one that is smaller.
-                Err(error @ (DeviceError::OutOfMemory { .. } | DeviceError::NoFreeDmb(_))) => last = error,
-                other => return other,
+                Err(error) => last = error,
+                Ok(acquired) => return Ok(acquired),
             }
         }
         match self.reuse(|_| true)? {
@@ -227,9 +295,10 @@ impl LinkGroup {
     /// Closes a connection and takes back its buffers.
     pub(crate) fn leave(&self, connection: Arc<Connection>) {
         {
+            let lingering = Lingering::new(connection.clone());
             let mut pool = self.pool();
             if pool.lingering.len() < MAX_LINGERING {
-                pool.lingering.push(connection.clone());
+                pool.lingering.push(lingering);
             }
         }
         // Only now: as soon as the peer sees the last flags it may name its buffer in another handshake, and then it
@@ -242,13 +311,18 @@ impl LinkGroup {
     pub(crate) fn is_orphaned(&self) -> bool {
         match self.pair.reach {
             Reach::Fabric(vlan) => {
-                let reached = self.device.query_remote_gid(self.pair.peer, vlan);
-                matches!(reached, Err(DeviceError::Unreachable(_)))
+                // Without one it is of version 2, or of version 1 in no VLAN, or of both.
+                let of_v2 = vlan.is_none().then_some(VlanId::ISM_V2);
+                let is_out_of_reach = |vlan| {
+                    let reached = self.device.query_remote_gid(self.pair.peer, vlan);
+                    matches!(reached, Err(DeviceError::Unreachable(_)))
+                };
+                of_v2.is_none_or(|vlan| is_out_of_reach(Some(vlan))) && is_out_of_reach(vlan)
             }
             // There is no channel any more; but a peer that is there has not let go of all that the pool holds.
             Reach::ByHand(_) => {
                 let pool = self.pool();
-                pool.lingering.iter().all(|connection| connection.dmb().interrupt().is_hung_up())
+                pool.lingering.iter().all(|lingering| lingering.connection.dmb().interrupt().is_hung_up())
                     && pool.free.iter().all(|dmb| dmb.interrupt().is_hung_up())
                     && pool.remote.values().all(|dmb| dmb.doorbell().is_hung_up())
             }
@@ -279,12 +353,14 @@ impl Pool {
     /// Moves the buffers of connections that both sides have closed to where they can be used again.
     fn reap(&mut self) {
         let mut at = 0;
-        while let Some(connection) = self.lingering.get(at) {
+        while let Some(Lingering { connection, until }) = self.lingering.get(at) {
             if connection.is_hopeless() {
                 self.lingering.swap_remove(at);
             } else if connection.is_settled() {
-                let connection = self.lingering.swap_remove(at);
+                let Lingering { connection, .. } = self.lingering.swap_remove(at);
                 self.recycle(&connection);
+            } else if *until <= Instant::now() {
+                self.lingering.swap_remove(at);
             } else {
                 at += 1;
             }
@@ -306,5 +382,61 @@ impl Pool {
                 self.remote.insert(remote.token(), remote.clone());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smc::pair::{End, pair};
+
+    const SIZE: usize = 16384;
+
+    /// Buffers of this end: free, and of connections whose peer has not closed.
+    fn buffers(group: &LinkGroup) -> (usize, usize) {
+        let mut pool = group.pool();
+        pool.reap();
+        (pool.free.len(), pool.lingering.len())
+    }
+
+    /// Has one end leave; how long its buffer is waited for.
+    fn leave(end: End) -> Duration {
+        end.group.leave(end.connection);
+        let pool = end.group.pool();
+        pool.lingering.first().unwrap().until.saturating_duration_since(Instant::now())
+    }
+
+    #[test]
+    fn a_peer_that_does_not_close_is_not_waited_for_for_ever() {
+        let [ours, theirs] = pair([SIZE; 2]);
+        let (group, device) = (ours.group.clone(), ours.group.device().clone());
+        let token = ours.connection.dmb().token();
+        assert!(leave(ours) > Duration::from_secs(500));
+        assert_eq!(buffers(&group), (0, 1));
+        group.pool().lingering[0].until = Instant::now();
+        assert_eq!(buffers(&group), (0, 0));
+        let gone = device.unregister_dmb(token);
+        assert!(matches!(gone, Err(DeviceError::UnknownToken(_))), "given back: {gone:?}");
+        // It finds its end closed, whatever it does.
+        assert!(theirs.connection.has_peer_ended());
+        theirs.connection.close();
+    }
+
+    #[test]
+    fn a_peer_that_was_aborted_is_waited_for_for_a_moment() {
+        let [ours, theirs] = pair([SIZE; 2]);
+        theirs.connection.try_write(&[std::io::IoSlice::new(b"unread")]).unwrap();
+        assert!(leave(ours) <= Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_peer_that_closes_is_in_time() {
+        let [ours, theirs] = pair([SIZE; 2]);
+        let group = ours.group.clone();
+        leave(ours);
+        theirs.connection.close();
+        assert_eq!(buffers(&group), (1, 0));
+        group.let_go();
+        assert_eq!(buffers(&group), (0, 0));
     }
 }

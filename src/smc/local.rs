@@ -1,15 +1,16 @@
 //! What this end brings to a handshake, and what it makes of the result; the same in band and on a side channel.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use super::{SmcConfig, Stack, connection::Connection, cursor::RingLen, outlet::Outlet, pnet::Served};
 use crate::{
     clc::{
         DeclineCode,
-        handshake::{Agreed, Local, LocalDevice, OwnDmb},
+        handshake::{Agreed, Local, LocalDevice, OwnDmb, client},
         wire::{DmbeSize, Hostname, UpTo},
     },
     dibs::{Device, DeviceError, Dmb},
+    tcp_fallback::FallbackReason,
 };
 
 /// What this end offers: the devices that serve the connection, in their order there.
@@ -23,6 +24,15 @@ pub(super) fn local(config: &SmcConfig, stack: &Stack, served: &Served) -> Local
     local.hostname = hostname();
     local.timeout = config.handshake_timeout;
     local
+}
+
+/// Why there is nothing to propose from this address; `None` if there is something. To be asked before the SMC option is sent:
+/// whoever answers it expects a Proposal.
+pub(super) fn nothing_to_propose(config: &SmcConfig, from: Option<IpAddr>) -> Option<FallbackReason> {
+    let stack = config.the_stack();
+    let served = Served::new(config, &stack, from);
+    let decline = client::propose(&local(config, &stack, &served), Instant::now()).err()?;
+    Some(served.lack.unwrap_or(FallbackReason::Declined(decline.diagnosis)))
 }
 
 /// Joins what was agreed on. `None` if a ring of these sizes cannot be.

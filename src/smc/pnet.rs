@@ -5,10 +5,11 @@ use std::{net::IpAddr, sync::Arc};
 use super::{SmcConfig, Stack};
 use crate::{
     clc::{
+        DeclineCode,
         handshake::{LocalV1, Vlan},
         wire::{Ipv4Prefix, Ipv6Prefix, Prefixes, UpTo},
     },
-    dibs::{Device, PnetId, VlanId},
+    dibs::{Device, DeviceError, PnetId, VlanId},
     tcp_fallback::FallbackReason,
     unix::interfaces::{InterfaceAddress, addresses},
 };
@@ -51,23 +52,37 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Every device, and no version 1.
+    /// Why we decline with this code: for want of what could be there, if it says so.
+    pub(super) fn reason(&self, code: DeclineCode) -> FallbackReason {
+        const FOR_WANT: [DeclineCode; 5] = [
+            DeclineCode::NO_DEVICE,
+            DeclineCode::NO_SMCD_DEVICE,
+            DeclineCode::NO_SMCD_V2_DEVICE,
+            DeclineCode::PREFIX_MISMATCH,
+            DeclineCode::VLAN_REGISTRATION,
+        ];
+        self.lack.filter(|_| FOR_WANT.contains(&code)).unwrap_or(FallbackReason::Declined(code))
+    }
+
+    /// Every device, at its position in the stack's list, and no version 1.
     pub(super) fn by_all(stack: &Stack) -> Self {
         let devices = (0..stack.devices().len()).collect();
         Self { devices, v1: None, vlan: Vlan::Untagged, lack: None }
     }
 
-    /// As the settings say. Without any, all devices serve all connections; a device without a PNETID does so in any case.
+    /// As the settings say. Without any, all devices serve all connections; a device without a PNETID does so in any case, and
+    /// one that is lost in none.
     pub(super) fn new(config: &SmcConfig, stack: &Stack, local: Option<IpAddr>) -> Self {
+        let device_at = |at: usize| stack.devices().get(at);
+        let mut served = Self::by_all(stack);
+        served.devices.retain(|at| device_at(*at).is_some_and(|device| !device.is_lost()));
         if config.interfaces.is_empty() {
-            return Self::by_all(stack);
+            return served;
         }
         let all = local.and_then(|local| Some((local, addresses().ok()?)));
         let found = all.as_ref().and_then(|(local, all)| interface_of(*local, all, &config.interfaces));
         let pnetid = found.as_ref().map(|(interface, _)| interface.pnetid);
         let of_pnetid = |device: &Arc<dyn Device>| device.pnetid().is_some() && device.pnetid() == pnetid;
-        let mut served = Self::by_all(stack);
-        let device_at = |at: usize| stack.devices().get(at);
         served
             .devices
             .retain(|at| device_at(*at).is_some_and(|device| device.pnetid().is_none() || of_pnetid(device)));
@@ -81,13 +96,18 @@ impl Served {
             served.lack = Some(FallbackReason::NoDeviceOfPnetId);
             return served;
         };
-        if let Some(vlan) = interface.vlan {
-            if let Err(error) = stack.join_vlan(device, vlan) {
-                tracing::debug!(%error, interface = interface.name, "a VLAN is refused");
-                served.lack = Some(FallbackReason::VlanRefused);
+        match interface.vlan.map(|vlan| stack.join_vlan(device, vlan).map(|()| vlan)) {
+            None => {}
+            Some(Ok(vlan)) => served.vlan = Vlan::Id(vlan),
+            Some(Err(DeviceError::Lost)) => {
+                served.devices.remove(at);
+                served.lack = Some(FallbackReason::NoDeviceOfPnetId);
                 return served;
             }
-            served.vlan = Vlan::Id(vlan);
+            Some(Err(error)) => {
+                tracing::debug!(%error, interface = interface.name, "a VLAN is refused");
+                (served.vlan, served.lack) = (Vlan::Refused, Some(FallbackReason::VlanRefused));
+            }
         }
         served.v1 = Some(LocalV1 { device: at, prefixes: Some(prefixes) });
         served

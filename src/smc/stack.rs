@@ -145,7 +145,7 @@ impl Stack {
             Event::Gone(gid) => return self.forget(at, gid),
         };
         match GroupEvent::parse(code, data) {
-            Some(GroupEvent::Shutdown) => self.forget(at, from),
+            Some(GroupEvent::Shutdown) => self.let_go(at, from),
             Some(GroupEvent::TestLink(answer)) => {
                 // Who asks again while the last answer was not taken is not in want of another.
                 let _ = device.signal_event(from, code, answer);
@@ -154,16 +154,28 @@ impl Stack {
         }
     }
 
-    /// Lets go of the groups with a peer that has done so. Its connections have been told by their rings; the next one makes
-    /// first contact.
+    /// Forgets the groups with a peer that is gone. Whoever is the next by this name makes first contact.
     fn forget(&self, at: usize, peer: Gid) {
         self.groups().retain(|pair, group| {
-            let is_other = pair.device != at || pair.peer != peer;
+            let is_other = !pair.is_with(at, peer);
             if !is_other {
                 group.unconfirm();
             }
             is_other
         });
+    }
+
+    /// A peer has let go of a group; the next connection that it makes is a first contact.
+    ///
+    /// But it may have others that are all one for us: Linux makes one for each first contact, and some are made at the same
+    /// time. So the groups are not forgotten. Where the peer still counts on one of its own, to be told that there is none would
+    /// have it end that one, with all connections.
+    fn let_go(&self, at: usize, peer: Gid) {
+        let groups: Vec<_> = {
+            let groups = self.groups();
+            groups.values().filter(|group| group.pair().is_with(at, peer)).cloned().collect()
+        };
+        groups.iter().for_each(|group| group.let_go());
     }
 
     /// Makes sure that a device takes part in a VLAN.
@@ -181,9 +193,13 @@ impl Stack {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The group of this pair, if both sides know of one.
+    /// The group of this pair that the other side says it knows of, if that can be. In no VLAN, one of any may be meant: Linux
+    /// does not look at VLANs for version 2.
     pub(crate) fn confirmed_group(&self, pair: Pair) -> Option<Arc<LinkGroup>> {
-        self.groups().get(&pair).filter(|group| group.is_confirmed()).cloned()
+        let groups = self.groups();
+        let may_be = |group: &&Arc<LinkGroup>| group.has_been_confirmed();
+        let other = || groups.values().filter(|group| group.pair().may_stand_for(pair)).find(may_be);
+        groups.get(&pair).filter(may_be).or_else(other).cloned()
     }
 
     /// The group of this pair; a new one if there is none. `None` if there is no such device.
@@ -202,7 +218,7 @@ impl Stack {
     }
 
     /// Somebody who says to be this peer does not know the group that we took for common: the next connection makes
-    /// first contact again.
+    /// first contact again. If we make it, the peer may say that there is a group all the same.
     ///
     /// Linux ends all connections of the group here. But a GID in a Proposal is a claim: anybody could end the
     /// connections of another process so. A peer that has really lost the group has no connections in it, since GIDs

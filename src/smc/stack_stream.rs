@@ -13,6 +13,7 @@ use super::{
     ByteCounts, EstablishError, Handshake, SmcConfig, Transport,
     connection::Progress,
     in_band::{self, Client, Outcome},
+    local::nothing_to_propose,
     smcd::Smcd,
 };
 use crate::{
@@ -28,7 +29,8 @@ use crate::{
 /// SMC option into their SYN segments, speak SMC-D and can reach common memory, else through TCP.
 ///
 /// The option decides whether CLC is spoken; of the settings, [`Handshake::Off`] leaves it out. [`SmcConfig::promotion`]
-/// and [`SmcConfig::option_peers`] have no meaning here: an endpoint has no kernel socket below, and asks everybody.
+/// and [`SmcConfig::option_peers`] have no meaning here: an endpoint has no kernel socket below, and asks everybody, if it has
+/// a device that could serve the connection.
 ///
 /// Dropping the stream closes it in both directions. If data is left unread, the peer sees a reset.
 #[derive(Debug)]
@@ -66,6 +68,10 @@ impl SmcStackStream {
         if config.handshake == Handshake::Off {
             let tcp = endpoint.connect(remote, SynOption::Omit).await?;
             return Ok(Self { path: Path::Tcp(FallbackReason::Disabled), tcp });
+        }
+        if let Some(reason) = nothing_to_propose(config, None) {
+            let tcp = endpoint.connect(remote, SynOption::Omit).await?;
+            return Ok(Self { path: Path::Tcp(reason), tcp });
         }
         let mut tcp = endpoint.connect(remote, SynOption::Offer).await?;
         if !tcp.smc_signalled() {

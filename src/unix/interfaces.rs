@@ -9,7 +9,7 @@ use std::{
     ptr,
 };
 
-use rustix::net::getsockname;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, getsockname, socket_with};
 
 /// An address of a network interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +50,15 @@ pub(crate) fn addresses() -> io::Result<Vec<InterfaceAddress>> {
 /// The address of this end of a socket.
 pub(crate) fn local_ip(socket: impl AsFd) -> Option<IpAddr> {
     SocketAddr::try_from(getsockname(socket).ok()?).ok().map(|addr| addr.ip())
+}
+
+/// The address from which the system would connect to this one.
+pub(crate) fn local_ip_to(peer: IpAddr) -> Option<IpAddr> {
+    let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    // Sends nothing. Any port will do.
+    connect(&socket, &SocketAddr::new(peer, 9)).ok()?;
+    local_ip(&socket)
 }
 
 /// The address, if it is one of IP.
@@ -93,5 +102,12 @@ mod tests {
         let expected =
             InterfaceAddress { interface: "lo".to_owned(), addr: Ipv4Addr::LOCALHOST.into(), prefix: 8 };
         assert!(addresses().unwrap().contains(&expected));
+    }
+
+    #[test]
+    fn routes_begin_somewhere() {
+        let localhost = Ipv4Addr::LOCALHOST.into();
+        assert_eq!(local_ip_to(Ipv4Addr::new(127, 0, 0, 9).into()), Some(localhost));
+        assert_eq!(local_ip_to(Ipv4Addr::BROADCAST.into()), None);
     }
 }

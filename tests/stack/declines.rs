@@ -170,8 +170,7 @@ fn ends_that_do_not_fit_decline() {
     let no_dmb = || limited(DmbLimits { dmbs: 0, ..DmbLimits::default() });
     let no_memory = || limited(DmbLimits { bytes: 0, ..DmbLimits::default() });
     let other = || config().ueids(["OTHER".parse().unwrap()]);
-    let client_declines =
-        [(no_device(), config(), DeclineCode::NO_DEVICE), (no_dmb(), config(), DeclineCode::NO_FREE_DMB)];
+    let client_declines = [(no_dmb(), config(), DeclineCode::NO_FREE_DMB)];
     let server_declines = [
         (config().ueids([]), config(), DeclineCode::NO_UEID),
         (other(), config(), DeclineCode::NO_SMCD_DEVICE),

@@ -135,13 +135,23 @@ fn client_that_got_the_option_begins_with_a_proposal() {
 }
 
 #[test]
-fn client_without_devices_begins_with_a_decline() {
+fn client_without_devices_does_not_ask() {
     simulated(async {
         let config = in_band().stack(Stack::new(Vec::new()));
         let net = Net::new(Direct);
-        let pair = net.connect(&config, &crate::settings::config()).await;
-        let code = DeclineCode::NO_DEVICE;
-        is_tcp(pair, FallbackReason::Declined(code), FallbackReason::PeerDeclined(code)).await;
+        let listener = net.listen();
+        // To a host that echoes, the first bytes are data.
+        let server = async {
+            let tcp = listener.accept().await.unwrap();
+            assert!(!tcp.smc_signalled());
+            talk(tcp, 2, 1, 10_000).await;
+        };
+        let client = async {
+            let stream = SmcStackStream::connect(&net.client, v4(2), &config).await.unwrap();
+            assert_eq!(reason(&stream), Some(FallbackReason::Declined(DeclineCode::NO_DEVICE)));
+            talk(stream, 1, 2, 10_000).await;
+        };
+        tokio::join!(server, client);
     });
 }
 

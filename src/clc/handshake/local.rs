@@ -64,6 +64,8 @@ pub enum Vlan {
     Id(VlanId),
     /// Cannot be determined: no version 1.
     Unknown,
+    /// The device refuses to be in it: no version 1.
+    Refused,
 }
 
 impl Local {
@@ -97,7 +99,8 @@ impl Local {
     pub(super) fn v1_device(&self) -> Option<(usize, LocalDevice)> {
         let index = self.v1.as_ref()?.device;
         let device = self.devices.get(index)?;
-        (self.vlan != Vlan::Unknown && !device.chid.is_emulated()).then_some((index, *device))
+        let is_usable = !matches!(self.vlan, Vlan::Unknown | Vlan::Refused) && !device.chid.is_emulated();
+        is_usable.then_some((index, *device))
     }
 
     /// True if this EID is one of the host's: a UEID, or the SEID.

@@ -181,7 +181,8 @@ impl Offered {
     ///
     /// The diagnosis to decline with if there is no way: the first thing that went wrong of
     /// [`NO_SMCD_V2_DEVICE`](DeclineCode::NO_SMCD_V2_DEVICE),
-    /// [`PREFIX_MISMATCH`](DeclineCode::PREFIX_MISMATCH) and [`VLAN_UNKNOWN`](DeclineCode::VLAN_UNKNOWN), else
+    /// [`PREFIX_MISMATCH`](DeclineCode::PREFIX_MISMATCH), [`VLAN_UNKNOWN`](DeclineCode::VLAN_UNKNOWN) and
+    /// [`VLAN_REGISTRATION`](DeclineCode::VLAN_REGISTRATION), else
     /// [`NO_SMCD_DEVICE`](DeclineCode::NO_SMCD_DEVICE) or, if SMC-R is offered as well,
     /// [`NO_SMCR_DEVICE`](DeclineCode::NO_SMCR_DEVICE). As in Linux 7.3, the lack of a common EID is none of
     /// these, and so ends in one of the last two.
@@ -198,7 +199,8 @@ impl Offered {
         remembered = remembered.or(in_subnet.err());
         let last = match self.local.vlan {
             Vlan::Unknown => DeclineCode::VLAN_UNKNOWN,
-            Vlan::Untagged | Vlan::Id(_) => no_device,
+            Vlan::Refused if self.offers_v1() => DeclineCode::VLAN_REGISTRATION,
+            Vlan::Untagged | Vlan::Id(_) | Vlan::Refused => no_device,
         };
         if in_subnet.is_ok() {
             list.extend(self.v1_candidate(&mut reachable));
@@ -248,11 +250,14 @@ impl Offered {
         seid.or_else(|| offer.ueids.iter().copied().find(|&ueid| self.local.has_ueid(ueid)))
     }
 
-    /// Whether version 1 may be considered. Nothing to check if it is not offered.
+    fn offers_v1(&self) -> bool {
+        self.proposal.v1.as_ref().is_some_and(|v1| v1.flavours.has_d())
+    }
+
+    /// Whether version 1 may be considered. Nothing to check if it is not offered, or there is no device for it.
     fn check_prefixes(&self) -> Result<(), DeclineCode> {
-        let Some(offer) = &self.proposal.v1 else { return Ok(()) };
-        let ours = self.local.v1.as_ref().and_then(|v1| v1.prefixes.as_ref());
-        let serve = ours.is_some_and(|ours| ours.serve(&offer.prefixes));
+        let (Some(offer), Some(v1)) = (&self.proposal.v1, &self.local.v1) else { return Ok(()) };
+        let serve = v1.prefixes.as_ref().is_some_and(|ours| ours.serve(&offer.prefixes));
         if serve { Ok(()) } else { Err(DeclineCode::PREFIX_MISMATCH) }
     }
 
@@ -260,14 +265,13 @@ impl Offered {
         &self,
         reachable: &mut impl FnMut(usize, Gid, Option<VlanId>) -> bool,
     ) -> Option<Candidate> {
-        self.proposal.v1.as_ref().filter(|v1| v1.flavours.has_d())?;
-        let area = self.proposal.smcd?;
+        let area = self.proposal.smcd.filter(|_| self.offers_v1())?;
         let (device, own) = self.local.v1_device()?;
         let peer_gid = Gid::from_halves(area.gid, 0);
         let vlan = match self.local.vlan {
             Vlan::Untagged => None,
             Vlan::Id(id) => Some(id),
-            Vlan::Unknown => return None,
+            Vlan::Unknown | Vlan::Refused => return None,
         };
         let path = DevicePath { device, own, peer_gid, eid: None };
         reachable(device, peer_gid, vlan).then_some(Candidate { path, chid: area.chid })

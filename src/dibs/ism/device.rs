@@ -61,7 +61,7 @@ struct State {
     dmbs: Dmbs,
     reader: Reader,
     events: VecDeque<Event>,
-    /// How many functions have gone.
+    /// How many functions have gone, or users of DMBs that are not known.
     endings: u64,
 }
 
@@ -202,7 +202,11 @@ impl Inner {
 
     fn heed(&self, state: &mut State, notice: Notice) -> Result<(), DeviceError> {
         match notice {
-            Notice::UserGone { token } => state.dmbs.hang_up(|other, _| other.0 == token),
+            Notice::UserGone { token } => {
+                // One that is only just being registered is asked for once more.
+                state.endings += u64::from(!state.dmbs.has(DmbToken(token)));
+                state.dmbs.hang_up(|other, _| other.0 == token);
+            }
             Notice::FunctionGone { gid } if gid == self.gid.high() => return Err(DeviceError::Lost),
             Notice::FunctionGone { gid } => {
                 state.endings += 1;
@@ -238,17 +242,25 @@ impl Inner {
         }
     }
 
+    /// As [`Inner::query`]; without a VLAN in whichever way there is. First in that of version 2: a function may refuse to be
+    /// asked in none.
+    fn reach(&self, gid: Gid, vlan: Option<VlanId>) -> Result<(), DeviceError> {
+        if vlan.is_none() && self.is_v2 {
+            match self.query(gid, Some(VlanId::ISM_V2)) {
+                Err(DeviceError::Unreachable(_)) => {}
+                other => return other,
+            }
+        }
+        self.query(gid, vlan)
+    }
+
     /// Makes memory known to the function.
-    fn register(
-        &self,
-        room: &Room,
-        user: u64,
-        vlan: Option<VlanId>,
-    ) -> Result<(DmbToken, Arc<Memory>), DeviceError> {
+    fn register(&self, room: &Room, user: u64) -> Result<(DmbToken, Arc<Memory>), DeviceError> {
         let memory = self.function.transport().map(room.iova, room.len)?;
         // At most a segment.
         let (len, index) = (room.len as u32, room.index.into());
-        match self.call(&Request::RegisterDmb { iova: room.iova, len, index, vlan, user }) {
+        // In no VLAN, as Linux has it.
+        match self.call(&Request::RegisterDmb { iova: room.iova, len, index, vlan: None, user }) {
             Ok(Answer::Token(token)) if is_token(DmbToken(token)) => Ok((DmbToken(token), memory)),
             Ok(_) => {
                 tracing::warn!("an ISM function names a buffer by what is no token");
@@ -322,9 +334,20 @@ impl Device for Ism {
         self.0.is_v2
     }
 
+    fn is_lost(&self) -> bool {
+        Self::is_lost(self)
+    }
+
     fn query_remote_gid(&self, gid: Gid, vlan: Option<VlanId>) -> Result<(), DeviceError> {
         self.0.check()?;
         self.0.query(gid, vlan)
+    }
+
+    /// What the function has written and the thread has not read yet: who has a function that another had before has to know it.
+    fn tend(&self) {
+        if self.0.check().is_ok() {
+            self.0.look();
+        }
     }
 
     fn max_dmbs(&self) -> usize {
@@ -342,10 +365,10 @@ impl Device for Ism {
         let inner = &*self.0;
         inner.check()?;
         let endings = inner.state().endings;
-        inner.query(user, vlan)?;
+        inner.reach(user, vlan)?;
         let (interrupt, ringer) = dmbs::interrupt()?;
         let room = inner.state().dmbs.reserve(len)?;
-        let (token, memory) = match inner.register(&room, user.high(), vlan) {
+        let (token, memory) = match inner.register(&room, user.high()) {
             Ok(registered) => registered,
             Err(error) => {
                 inner.state().dmbs.give_back(&room);
@@ -368,7 +391,7 @@ impl Device for Ism {
         let dmb = Dmb { token, index, len, memory, interrupt: Box::new(interrupt), mark: None, device };
         if has_missed {
             // One that has gone since it was asked for would never be heard of. The DMB is given back by its drop.
-            inner.query(user, vlan)?;
+            inner.reach(user, vlan)?;
         }
         Ok(dmb)
     }
@@ -447,9 +470,15 @@ impl Device for Ism {
 
     fn signal_event(&self, gid: Gid, code: u32, data: u64) -> Result<(), DeviceError> {
         self.0.check()?;
-        self.0.query(gid, None)?;
-        let signal = Request::Signal { gid: gid.high(), interrupts: true, code, info: data };
-        Ok(self.0.call(&signal).map(|_| ())?)
+        if gid.low() != 0 {
+            return Err(DeviceError::Unreachable(gid));
+        }
+        match self.0.call(&Request::Signal { gid: gid.high(), interrupts: true, code, info: data }) {
+            Ok(_) => Ok(()),
+            // It does not say why. There is little else that could be wrong.
+            Err(CommandError::Refused { .. }) => Err(DeviceError::Unreachable(gid)),
+            Err(CommandError::Lost) => Err(DeviceError::Lost),
+        }
     }
 
     fn take_event(&self) -> Option<Event> {
@@ -464,5 +493,27 @@ impl fmt::Debug for Ism {
             .field("gid", &self.0.gid)
             .field("fabric", &self.0.description.fabric)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dibs::ism::soft::{SoftIsm, SoftIsmSettings};
+
+    /// No event tells of a DMB twice. One that came before the DMB was entered must not be lost.
+    #[test]
+    fn the_end_of_an_unknown_user_is_counted() {
+        let fabric = SoftIsm::new(&SoftIsmSettings::default()).unwrap();
+        let [device, user] = [0, 1].map(|number| Ism::open(Arc::new(fabric.open(number).unwrap())).unwrap());
+        let dmb = device.register_dmb(user.gid(), PAGE, None).unwrap();
+        let after = |token: u64| {
+            let mut state = device.0.state();
+            device.0.heed(&mut state, Notice::UserGone { token }).unwrap();
+            state.endings
+        };
+        assert_eq!(after(dmb.token().0), 0);
+        assert!(dmb.interrupt().is_hung_up());
+        assert_eq!(after(dmb.token().0 + (1 << 32)), 1);
     }
 }

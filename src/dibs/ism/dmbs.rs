@@ -98,6 +98,11 @@ impl Dmbs {
         Ok(())
     }
 
+    /// True if there is one of this token.
+    pub(super) fn has(&self, token: DmbToken) -> bool {
+        self.owned.contains_key(&token)
+    }
+
     /// Takes out a DMB. Its room stays taken until it is given back.
     pub(super) fn remove(&mut self, token: DmbToken) -> Option<Owned> {
         let dmb = self.owned.remove(&token)?;

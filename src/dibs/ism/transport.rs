@@ -22,6 +22,9 @@ pub(super) mod irq {
     pub(in super::super) const MSI_X: u32 = 2;
     /// The function has failed.
     pub(in super::super) const ERROR: u32 = 3;
+    /// The function is wanted back.
+    #[cfg(feature = "vfio")]
+    pub(in super::super) const REQUEST: u32 = 4;
 }
 
 /// In the configuration space, little-endian.

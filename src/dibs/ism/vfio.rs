@@ -59,6 +59,7 @@ pub struct Vfio {
     regions: HashMap<u32, Region>,
     description: Description,
     interrupt: u32,
+    /// Rung when the function has failed, or is to be given back.
     error: Option<Eventfd>,
     /// What the function can write to, by address.
     memory: Mutex<HashMap<u64, Arc<Memory>>>,
@@ -100,9 +101,11 @@ impl Vfio {
         // An ISM function has one of MSI; others may have those of MSI-X alone.
         let has_msi = function.irqs(irq::MSI).is_ok_and(|count| count > 0);
         let interrupt = if has_msi { irq::MSI } else { irq::MSI_X };
-        // Not every driver tells of errors.
+        // Not every driver tells of errors, or that it wants the function back.
         let error = Eventfd::new()?;
-        let error = function.set_irq(irq::ERROR, Some(error.as_fd())).is_ok().then_some(error);
+        let told_of = |index: &u32| function.set_irq(*index, Some(error.as_fd())).is_ok();
+        let is_told = [irq::ERROR, irq::REQUEST].iter().filter(|index| told_of(index)).count() > 0;
+        let error = is_told.then_some(error);
         let memory = Mutex::new(HashMap::new());
         Ok(Self { function, regions, description, interrupt, error, memory })
     }

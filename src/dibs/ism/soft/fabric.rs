@@ -23,12 +23,21 @@ pub struct SoftIsmSettings {
     pub max_store: usize,
     /// The physical network that they belong to.
     pub pnetid: Option<PnetId>,
+    /// Whether they refuse to be asked for each other in no VLAN.
+    pub needs_vlan: bool,
 }
 
 /// Two functions, with room for 4 GiB of DMBs each.
 impl Default for SoftIsmSettings {
     fn default() -> Self {
-        Self { functions: 2, fabric: Chid(0x07c0), window: 1 << 32..2 << 32, max_store: 4096, pnetid: None }
+        Self {
+            functions: 2,
+            fabric: Chid(0x07c0),
+            window: 1 << 32..2 << 32,
+            max_store: 4096,
+            pnetid: None,
+            needs_vlan: false,
+        }
     }
 }
 
@@ -48,7 +57,7 @@ impl SoftIsm {
             max_store: settings.max_store.clamp(1, 4096),
             pnetid: settings.pnetid,
         };
-        Ok(Self(Arc::new(Mutex::new(Model::new(description, settings.functions)?))))
+        Ok(Self(Arc::new(Mutex::new(Model::new(description, settings)?))))
     }
 
     pub(super) fn model(&self) -> MutexGuard<'_, Model> {

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Counters, End, Fault, config::Config, dma::Dma, refusal};
+use super::{Counters, End, Fault, SoftIsmSettings, config::Config, dma::Dma, refusal};
 use crate::dibs::{
     Memory, VlanId,
     eventfd::Eventfd,
@@ -36,6 +36,8 @@ pub(super) struct Model {
     /// By token.
     dmbs: HashMap<u64, SoftDmb>,
     last_token: u16,
+    /// As in the settings.
+    needs_vlan: bool,
 }
 
 /// A function, and what it knows.
@@ -79,15 +81,15 @@ struct SoftDmb {
 }
 
 impl Model {
-    pub(super) fn new(description: Description, functions: usize) -> io::Result<Self> {
+    pub(super) fn new(description: Description, settings: &SoftIsmSettings) -> io::Result<Self> {
         let mut gids = BTreeSet::new();
-        while gids.len() < functions {
+        while gids.len() < settings.functions {
             gids.insert(getrandom::u64().map_err(io::Error::from)?.max(1));
         }
         let config = Config::new(&description);
         let functions = gids.into_iter().map(|gid| Function::new(gid, config.clone())).collect();
         let last_token = getrandom::u32().map_err(io::Error::from)? as u16;
-        Ok(Self { description, functions, dmbs: HashMap::new(), last_token })
+        Ok(Self { description, functions, dmbs: HashMap::new(), last_token, needs_vlan: settings.needs_vlan })
     }
 
     pub(super) fn description(&self) -> &Description {
@@ -342,6 +344,7 @@ impl Model {
             }
             Request::UnregisterSba => self.unregister_sba(number)?,
             Request::QueryInfo => return self.info(number).map(Answer::Info),
+            Request::QueryRemote { vlan: None, .. } if self.needs_vlan => return Err(refusal::VLAN),
             Request::QueryRemote { gid, vlan } => {
                 self.reach(number, gid, vlan)?;
             }
@@ -437,7 +440,7 @@ impl Model {
             ieq_len: function.ieq.map_or(0, |_| events::REGISTERED as u32),
             dmbs_owned: count(&|dmb| dmb.owner == number),
             dmbs_used: count(&|dmb| dmb.user == function.gid),
-            vlan_required: 0,
+            vlan_required: self.needs_vlan.into(),
             vlan_count: function.vlans.len() as u32,
             vlans,
         })

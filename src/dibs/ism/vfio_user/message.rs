@@ -20,6 +20,9 @@ pub(super) mod code {
     pub(in super::super) const WRITE: u16 = 10;
 }
 
+/// Bytes of a read, and of what comes before the data of a write.
+const ACCESS: usize = 16;
+
 /// In the flags of the head.
 const KIND: u32 = 0xf;
 const ANSWER: u32 = 1;
@@ -140,6 +143,11 @@ pub(super) fn access(region: u32, offset: u64, len: u32) -> Vec<u8> {
     bytes
 }
 
+/// How many bytes a write has written, by the head that is its answer.
+pub(super) fn written(body: &[u8]) -> Option<u32> {
+    (body.len() >= ACCESS).then(|| short(body, 12))
+}
+
 fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
@@ -200,6 +208,7 @@ mod tests {
                 && !is_version(&[1u16, 0].map(u16::to_ne_bytes).concat())
         );
         let device = |flags, regions| is_function(&words(&[16, flags, regions, 5]));
+        assert_eq!((written(&access(2, 8, 4)), written(&access(2, 8, 4)[..15])), (Some(4), None));
         assert!(device(3, 9) && !device(1, 9) && !device(3, 7) && !is_function(&[0xff; 12]));
         let region = |flags| {
             let size = 256u64.to_ne_bytes();

@@ -148,7 +148,9 @@ impl Transport for VfioUser {
         let len = u32::try_from(data.len()).map_err(|_| Errno::INVAL)?;
         let mut body = message::access(region, offset, len);
         body.extend(data);
-        self.channel().call(code::WRITE, &body, None).map(|_| ())
+        let answer = self.channel().call(code::WRITE, &body, None)?;
+        // Or the function has got only a part of it, or something else.
+        if message::written(&answer) == Some(len) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
     fn map(&self, iova: u64, len: usize) -> Result<Arc<Memory>, DeviceError> {
