@@ -26,9 +26,6 @@ use crate::{
     unix::Generation,
 };
 
-/// Events that wait for somebody who takes them; more stay with their senders.
-const MAX_EVENTS: usize = 64;
-
 /// Targets that are remembered before those that are gone are looked for.
 const FEW_TARGETS: usize = 64;
 
@@ -69,7 +66,9 @@ struct State {
     targets: HashMap<DmbToken, Arc<Target>>,
     target_limit: usize,
     vlans: Vec<VlanId>,
-    events: VecDeque<Event>,
+    /// Events that wait for somebody who takes them, with the slots that have sent them. Of each slot one; its next stays
+    /// where it is, so that nobody keeps those of others away.
+    events: VecDeque<(usize, Event)>,
 }
 
 impl Region {
@@ -217,18 +216,18 @@ impl Inner {
         has_ended || by != 0
     }
 
-    /// Takes in what the endpoint of this slot has sent, if there is room for it; else it stays where it is.
+    /// Takes in what the endpoint of this slot has sent, if nothing of it is waiting; else it stays where it is.
     fn take_event(&self, state: &mut State, slot: usize) {
         let Some(peer) = state.peers.at(slot) else { return };
         let memory = self.attachment.memory();
         let (ours, theirs) =
             (self.geometry.said(self.own.slot, slot), self.geometry.said(slot, self.own.slot));
         let number = get32(memory, theirs + said::EVENT);
-        if number == get32(memory, ours + said::TAKEN) || state.events.len() >= MAX_EVENTS {
+        if number == get32(memory, ours + said::TAKEN) || state.events.iter().any(|(of, _)| *of == slot) {
             return;
         }
         let (code, data) = (get32(memory, theirs + said::CODE), get64(memory, theirs + said::DATA));
-        state.events.push_back(Event::Software { from: peer.gid, code, data });
+        state.events.push_back((slot, Event::Software { from: peer.gid, code, data }));
         put32(memory, ours + said::TAKEN, number);
     }
 
@@ -398,9 +397,9 @@ impl Device for Region {
     fn take_event(&self) -> Option<Event> {
         self.check_own().ok()?;
         let mut state = self.0.state();
-        let event = state.events.pop_front()?;
-        // There is room again.
-        (0..self.0.geometry.slots()).for_each(|slot| self.0.take_event(&mut state, slot));
+        let (slot, event) = state.events.pop_front()?;
+        // Behind those of the others.
+        self.0.take_event(&mut state, slot);
         Some(event)
     }
 
