@@ -5,6 +5,8 @@ mod conformance;
 
 use std::{
     cell::RefCell,
+    fs::File,
+    os::unix::fs::FileExt,
     path::Path,
     sync::Arc,
     thread,
@@ -20,7 +22,7 @@ use conformance::Remote;
 use smcd::{
     Handshake, SmcConfig, SmcListener, SmcStream, Transport,
     dibs::{
-        Device, DeviceError,
+        Cause, Device, DeviceError, VlanId,
         region::{ConnectError, Geometry, Liveness, REGION_FABRIC, Region, RegionError},
     },
 };
@@ -112,6 +114,128 @@ fn slots_are_for_one_each_and_free_again() {
     assert!(matches!(all[0].query_remote_gid(gone, None), Err(DeviceError::Unreachable(_))));
 }
 
+/// Whether this will be so.
+fn will_be(mut is_so: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        if Instant::now() > until {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
+const LEN: usize = 65536;
+
+/// Where the entry of a slot's DMB lies, in regions with 64 entries.
+fn entry(slot: u64, index: u32) -> u64 {
+    8192 + slot * (4096 + 64 * 256) + 4096 + u64::from(index) * 256
+}
+
+#[test]
+fn what_a_user_still_has_is_not_given_away_by_the_next_owner() {
+    for was_killed in [false, true] {
+        let fabric = Fabric::new(Liveness::Locks);
+        let [owner, user, third] = [(); 3].map(|()| fabric.join());
+        let all = owner.memory_left(user.gid(), None);
+        let dmb = owner.register_dmb(user.gid(), LEN, None).unwrap();
+        let (token, index) = (dmb.token(), dmb.index());
+        let remote = user.attach_dmb(owner.gid(), token, LEN).unwrap();
+        drop((dmb, owner));
+        if was_killed {
+            let region = File::options().write(true).open(fabric.path()).unwrap();
+            region.write_all_at(&token.0.to_le_bytes(), entry(0, index)).unwrap();
+        }
+        let next = once_free(|| Region::open_slot(fabric.path(), 0));
+        assert_eq!(next.memory_left(third.gid(), None), all - LEN);
+        let dmbs: Vec<_> = (1..64).map(|_| next.register_dmb(third.gid(), LEN, None).unwrap()).collect();
+        assert!(dmbs.iter().all(|dmb| dmb.index() != index));
+        assert!(matches!(next.register_dmb(third.gid(), LEN, None), Err(DeviceError::NoFreeDmb(64))));
+        // The user does not know of it yet.
+        remote.memory().write(0, &[0xff; LEN]).unwrap();
+        remote.doorbell().ring(Cause::Data);
+        for dmb in &dmbs {
+            let mut got = [1; LEN];
+            dmb.memory().read(0, &mut got).unwrap();
+            assert!(got.iter().all(|byte| *byte == 0));
+        }
+        assert!(remote.doorbell().is_hung_up());
+        assert!(user.move_data(token, 0, true, 0, &[1]).is_err());
+        drop(dmbs);
+        assert_eq!(next.memory_left(third.gid(), None), all - LEN);
+        drop(remote);
+        assert!(will_be(|| next.memory_left(third.gid(), None) == all));
+        let all_entries: Vec<_> =
+            (0..64).map(|_| next.register_dmb(third.gid(), 4096, None).unwrap()).collect();
+        assert!(all_entries.iter().any(|dmb| dmb.index() == index));
+    }
+}
+
+#[test]
+fn what_a_dead_user_had_is_free_for_the_next_owner() {
+    let fabric = Fabric::new(Liveness::Locks);
+    let [owner, user] = [(); 2].map(|()| fabric.join());
+    let all = owner.memory_left(user.gid(), None);
+    let dmb = owner.register_dmb(user.gid(), LEN, None).unwrap();
+    let remote = user.attach_dmb(owner.gid(), dmb.token(), LEN).unwrap();
+    let held = entry(0, dmb.index()) + 132;
+    let region = File::options().read(true).write(true).open(fabric.path()).unwrap();
+    let mut word = [0; 4];
+    region.read_exact_at(&mut word, held).unwrap();
+    drop((dmb, owner, remote, user));
+    // As if the user had been killed.
+    region.write_all_at(&word, held).unwrap();
+    let next = once_free(|| Region::open_slot(fabric.path(), 0));
+    assert!(will_be(|| next.memory_left(next.gid(), None) == all));
+}
+
+#[test]
+fn a_region_in_use_is_not_made_anew() {
+    for liveness in [Liveness::Locks, Liveness::Heartbeats] {
+        let fabric = Fabric::new(liveness);
+        let geometry = Geometry::new(32 << 20, 4, 64, REGION_FABRIC, liveness).unwrap();
+        let make = || Region::create(fabric.path(), &geometry);
+        make().unwrap();
+        let [one, other] = [3, 1].map(|slot| Region::open_slot(fabric.path(), slot).unwrap());
+        assert!(matches!(make(), Err(RegionError::InUse)));
+        assert!(will_be(|| one.query_remote_gid(other.gid(), None).is_ok()));
+        drop((one, other));
+        assert!(will_be(|| make().is_ok()));
+    }
+}
+
+#[test]
+fn who_has_a_dmb_mapped_stays_in_the_region() {
+    let fabric = Fabric::new(Liveness::Locks);
+    let [owner, user] = [(); 2].map(|()| fabric.join());
+    let (gid, all) = (user.gid(), owner.memory_left(user.gid(), None));
+    let dmb = owner.register_dmb(gid, LEN, None).unwrap();
+    let remote = user.attach_dmb(owner.gid(), dmb.token(), LEN).unwrap();
+    drop(user);
+    drop(dmb);
+    thread::sleep(Duration::from_millis(100));
+    owner.query_remote_gid(gid, None).unwrap();
+    assert_eq!(owner.memory_left(gid, None), all - LEN);
+    drop(remote);
+    assert!(will_be(|| owner.query_remote_gid(gid, None).is_err() && owner.memory_left(gid, None) == all));
+}
+
+#[test]
+fn a_dmb_of_a_vlan_is_for_those_who_are_in_it() {
+    let fabric = Fabric::new(Liveness::Locks);
+    let [owner, user] = [(); 2].map(|()| fabric.join());
+    let dmb = owner.register_dmb(user.gid(), LEN, Some(VlanId(5))).unwrap();
+    let attach = || user.attach_dmb(owner.gid(), dmb.token(), LEN);
+    assert!(matches!(attach(), Err(DeviceError::UnknownToken(_))));
+    assert!(user.move_data(dmb.token(), 0, false, 0, &[1]).is_err());
+    user.add_vlan_id(VlanId(5)).unwrap();
+    attach().unwrap();
+    user.move_data(dmb.token(), 0, false, 0, &[1]).unwrap();
+    let dmb = owner.register_dmb(user.gid(), LEN, Some(VlanId::ISM_V2)).unwrap();
+    user.move_data(dmb.token(), 0, false, 0, &[1]).unwrap();
+}
+
 #[test]
 fn conforms_over_ivshmem() {
     let servers = RefCell::new(Vec::new());
@@ -173,20 +297,20 @@ fn conforms_over_dax() {
     for liveness in [Liveness::Heartbeats, Liveness::Locks] {
         let geometry = Geometry::new(16 << 20, 4, 64, REGION_FABRIC, liveness).unwrap();
         conformance::check(|| {
-            Region::create(&device, &geometry).unwrap();
+            once_free(|| Region::create(&device, &geometry));
             [0, 1, 2].map(|slot| Arc::new(once_free(|| Region::open_slot(&device, slot))) as Arc<dyn Device>)
         });
     }
 }
 
 /// A function or slot is free again once the thread of the device before has ended.
-fn once_free<E: std::fmt::Display>(open: impl Fn() -> Result<Region, E>) -> Region {
+fn once_free<T, E: std::fmt::Display>(open: impl Fn() -> Result<T, E>) -> T {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
         match open() {
             Err(error) if Instant::now() > until => panic!("{error}"),
             Err(_) => thread::sleep(Duration::from_millis(20)),
-            Ok(region) => return region,
+            Ok(done) => return done,
         }
     }
 }

@@ -21,7 +21,7 @@ use common::{
 };
 use smcd::{
     SmcConfig,
-    dibs::{Device, Gid, region::Liveness},
+    dibs::{Device, Dmb, Gid, region::Liveness},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -39,6 +39,11 @@ fn slice(slot: u64) -> Range<u64> {
     let start = 8192 + 4 * AREA;
     let len = (BYTES - start) / 4 / 4096 * 4096;
     start + slot * len..start + (slot + 1) * len
+}
+
+/// Where the entry of a DMB of slot 0 lies.
+fn entry_of(dmb: &Dmb) -> u64 {
+    area(0).start + 4096 + 256 * u64::from(dmb.index())
 }
 
 /// A number with a bias to those that mean something.
@@ -65,16 +70,32 @@ struct Scribbler {
 
 impl Scribbler {
     fn new(fabric: &Fabric, ranges: Vec<Range<u64>>) -> Self {
+        let mut random = Random::new(0);
+        Self::with(fabric, move |region, _| {
+            let range = &ranges[random.next() as usize % ranges.len()];
+            let at = (range.start + random.next() % (range.end - range.start)) & !7;
+            region.write_all_at(&value(&mut random, region).to_le_bytes(), at).unwrap();
+        })
+    }
+
+    /// One that rings, and sends an event, each time.
+    fn drummer(fabric: &Fabric, from: u64, to: u64) -> Self {
+        let said = area(from).start + 2048 + 32 * to;
+        Self::with(fabric, move |region, count| {
+            // *rung* and *event*.
+            region.write_all_at(&(count << 32 | count & 0xffff_ffff).to_le_bytes(), said).unwrap();
+        })
+    }
+
+    fn with(fabric: &Fabric, mut write: impl FnMut(&File, u64) + Send + 'static) -> Self {
         let region = File::options().read(true).write(true).open(fabric.path()).unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
         let until = is_over.clone();
         let thread = thread::spawn(move || {
-            let (mut random, mut count) = (Random::new(0), 0);
+            let mut count = 0;
             while !until.load(Ordering::Relaxed) {
-                let range = &ranges[random.next() as usize % ranges.len()];
-                let at = (range.start + random.next() % (range.end - range.start)) & !7;
-                region.write_all_at(&value(&mut random, &region).to_le_bytes(), at).unwrap();
                 count += 1;
+                write(&region, count);
             }
             count
         });
@@ -114,7 +135,7 @@ async fn who_keeps_to_its_own_parts_disturbs_nobody() {
     let until = Instant::now() + Duration::from_secs(3);
     let (mut at, mut got) = (0, vec![0; 50_000]);
     while Instant::now() < until {
-        // A connection that is there goes on, whatever is claimed, and so does one by TCP.
+        // A connection that is there goes on, whatever is claimed.
         let data = pattern(at, got.len());
         let both = async { tokio::join!(client.write_all(&data), server.read_exact(&mut got)) };
         let (sent, received) = in_time(both).await;
@@ -122,13 +143,28 @@ async fn who_keeps_to_its_own_parts_disturbs_nobody() {
         received.unwrap();
         assert!(got == data, "wrong bytes at {at}");
         at += got.len() as u64;
-        in_time(connection(&configs, 20_000)).await;
+        // Nor is a new one by TCP: that would take a GID which is claimed by chance.
+        assert!(in_time(connection(&configs, 20_000)).await);
     }
     assert!(scribbler.stop() > 1000);
     drop(third);
     // And when it has gone, all is as before.
     let (client, server) = in_time(pair_with(&configs[0], &configs[1])).await;
     assert!(client.transport().is_smcd(), "{} {}", client.transport(), server.transport());
+}
+
+/// By one whose slot comes before theirs, so that it would be heard first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_stops_to_signal_disturbs_nobody() {
+    let fabric = Fabric::new(Liveness::Locks);
+    let first = fabric.join();
+    assert_eq!(first.slot(), 0);
+    let configs = [(); 2].map(|()| over(fabric.join()));
+    let drummers = [1, 2].map(|to| Scribbler::drummer(&fabric, 0, to));
+    for _ in 0..10 {
+        assert!(in_time(connection(&configs, 20_000)).await);
+    }
+    assert!(drummers.into_iter().all(|drummer| drummer.stop() > 1000));
 }
 
 #[test]
@@ -152,7 +188,6 @@ fn a_dmb_outside_its_owners_slice_is_none() {
     let (owner, user) = (fabric.join(), fabric.join());
     let region = File::options().read(true).write(true).open(fabric.path()).unwrap();
     let word = |offset: u64, value: u64| region.write_all_at(&value.to_le_bytes(), offset).unwrap();
-    let entry = area(0).start + 4096;
     let (start, end) = (slice(0).start, slice(0).end);
     let places = [
         (start - 4096, 16384),
@@ -168,7 +203,7 @@ fn a_dmb_outside_its_owners_slice_is_none() {
     ];
     for (offset, len) in places {
         let dmb = owner.register_dmb(user.gid(), 16384, None).unwrap();
-        assert_eq!(dmb.index(), 0);
+        let entry = entry_of(&dmb);
         word(entry + 8, offset);
         word(entry + 16, len);
         assert!(user.move_data(dmb.token(), 0, true, 0, &[1]).is_err(), "{offset:#x} {len:#x}");
@@ -178,8 +213,8 @@ fn a_dmb_outside_its_owners_slice_is_none() {
     // What was checked once is not looked at again.
     let dmb = owner.register_dmb(user.gid(), 16384, None).unwrap();
     user.move_data(dmb.token(), 0, false, 0, &[1]).unwrap();
-    word(entry + 8, 0);
-    word(entry + 16, BYTES);
+    word(entry_of(&dmb) + 8, 0);
+    word(entry_of(&dmb) + 16, BYTES);
     user.move_data(dmb.token(), 0, false, 0, &[2]).unwrap();
     assert!(user.move_data(dmb.token(), 0, false, 16384, &[2]).is_err());
     let mut byte = [0];
@@ -191,15 +226,31 @@ fn a_dmb_outside_its_owners_slice_is_none() {
 fn a_word_that_never_ends_a_message_delays_nobody_for_ever() {
     let fabric = Fabric::new(Liveness::Locks);
     let (owner, user) = (fabric.join(), fabric.join());
-    let region = File::options().write(true).open(fabric.path()).unwrap();
+    let region = File::options().read(true).write(true).open(fabric.path()).unwrap();
+    let all = owner.memory_left(user.gid(), None);
     let dmb = owner.register_dmb(user.gid(), 16384, None).unwrap();
-    let entry = area(0).start + 4096;
-    // As if the user were writing, for ever. Its memory is kept, and the next DMB gets another.
-    region.write_all_at(&[0xff; 8], entry + 128).unwrap();
+    let (entry, index) = (entry_of(&dmb), dmb.index());
+    // As if the user were writing, for ever. Its memory is kept, and the next DMBs get other entries.
+    let mut incarnation = [0; 4];
+    region.read_exact_at(&mut incarnation, entry + 48).unwrap();
+    region.write_all_at(&[0xff; 4], entry + 128).unwrap();
+    region.write_all_at(&incarnation, entry + 132).unwrap();
     drop(dmb);
-    let next = owner.register_dmb(user.gid(), 16384, None).unwrap();
-    user.move_data(next.token(), 0, true, 0, &[1]).unwrap();
+    let register = || owner.register_dmb(user.gid(), 16384, None).unwrap();
+    let others: Vec<_> = (1..ENTRIES).map(|_| register()).collect();
+    assert!(others.iter().all(|other| other.index() != index));
+    assert!(owner.register_dmb(user.gid(), 16384, None).is_err());
+    user.move_data(others[0].token(), 0, true, 0, &[1]).unwrap();
     assert!(user.query_remote_gid(Gid::from_halves(1, 1), None).is_err());
+    drop(others);
+    assert_eq!(owner.memory_left(user.gid(), None), all - 16384);
+    let gid = user.gid();
+    drop(user);
+    let until = Instant::now() + Duration::from_secs(10);
+    while owner.memory_left(gid, None) < all {
+        assert!(Instant::now() < until, "not free after the user's end");
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Then nobody can say what is read. But it ends, and nothing breaks that is not shared.

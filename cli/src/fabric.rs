@@ -35,7 +35,8 @@ enum What {
 
 /// Make a region and hand it out at a socket, until stopped (SIGINT, SIGTERM).
 ///
-/// The protocol is that of ivshmem, so QEMU connects by itself. When the server ends, connections of the fabric end.
+/// The protocol is that of ivshmem, so QEMU connects by itself. When the server is stopped, connections of the fabric end. One that
+/// is killed cannot tell virtual machines: those among them go on, and nobody learns of the end of a machine.
 #[derive(Debug, Args)]
 struct Serve {
     /// The socket to make. Who may write to it takes part; directory and umask say who that is.

@@ -8,6 +8,9 @@
 
 #include "region.h"
 
+/* How often *held* is tried to be written. Who has the entry before or after us changes it a few times. */
+#define REGION_HOLD_TRIES	8
+
 /* A move up to this size is written in words, so that no cursor is ever seen half written. */
 #define REGION_WORDS_MAX	64
 
@@ -218,6 +221,57 @@ void region_free_parked(struct region *region)
 	}
 }
 
+/* The memory of an entry that we did not write, if it can be that of a DMB. */
+static void region_take_memory(struct region *region, struct region_dmb *dmb)
+{
+	struct region_entry *entry = region_own_entry(region, dmb);
+	u64 start = region_load64(&entry->start) - region_slice(region, region->slot);
+	u64 bytes = region_load64(&entry->bytes);
+	unsigned long end;
+
+	dmb->first_page = 0;
+	dmb->pages = 0;
+	if ((start | bytes) % REGION_PAGE || start > region->slice || bytes > region->slice - start)
+		return;
+	end = div_u64(start + bytes, REGION_PAGE);
+	if (find_next_bit(region->pages, end, div_u64(start, REGION_PAGE)) < end)
+		return;
+	dmb->first_page = div_u64(start, REGION_PAGE);
+	dmb->pages = end - dmb->first_page;
+	bitmap_set(region->pages, dmb->first_page, dmb->pages);
+}
+
+/*
+ * Takes away the DMBs of whoever had our slot before us. It may have been
+ * killed, and its users do not stop at that very moment; so what they hold is
+ * not for others yet. The next look frees that of users who are not there.
+ */
+void region_take_over(struct region *region)
+{
+	unsigned long flags;
+	u32 i;
+
+	for (i = 0; i < region->entries; i++)
+		region_store64(&region_entry(region, region->slot, i)->token, 0);
+	/* Either a user sees that, or we see that it holds the DMB. */
+	virt_mb();
+	spin_lock_irqsave(&region->dibs->lock, flags);
+	for (i = 0; i < region->entries; i++) {
+		struct region_entry *entry = region_entry(region, region->slot, i);
+		struct region_dmb *dmb = &region->dmbs[i];
+
+		dmb->user = region_load32(&entry->user);
+		dmb->user_incarnation = region_load32(&entry->user_incarnation);
+		if (dmb->user >= region->slots || !dmb->user_incarnation ||
+		    region_load32(&entry->held) != dmb->user_incarnation)
+			continue;
+		region_take_memory(region, dmb);
+		dmb->state = DMB_PARKED;
+		region->parked++;
+	}
+	spin_unlock_irqrestore(&region->dibs->lock, flags);
+}
+
 /* Tells the clients which of their DMBs this user has signalled. Under dibs->lock. */
 void region_look_at_dmbs(struct region *region, u32 user)
 {
@@ -308,29 +362,58 @@ static void region_write_signalled(__le32 *moves, void *to, const void *from, un
 	region_store32(moves, odd + 1);
 }
 
+static void region_let_go(struct region *region, struct region_entry *entry)
+{
+	/* Nothing is written once it is not held. */
+	virt_mb();
+	region_swap32(&entry->held, region->incarnation, 0);
+}
+
+/*
+ * Says that we write there. What stood there while the DMB was ours is of no
+ * more use; what somebody has put there since, whose the entry is now, is not
+ * replaced.
+ */
+static int region_hold(struct region *region, struct region_entry *entry, u64 token)
+{
+	u32 before;
+	int i;
+
+	for (i = 0; i < REGION_HOLD_TRIES; i++) {
+		before = region_load32(&entry->held);
+		virt_rmb();
+		if (region_load64(&entry->token) != token)
+			break;
+		if (!region_swap32(&entry->held, before, region->incarnation))
+			continue;
+		/* Either its owner sees that, or we see that it has taken the DMB away. */
+		virt_mb();
+		if (region_load64(&entry->token) == token)
+			return 0;
+		region_let_go(region, entry);
+		break;
+	}
+	return -EINVAL;
+}
+
 static int region_move_locked(struct region *region, u64 token, bool signal, unsigned int offset,
 			      const void *data, unsigned int size)
 {
 	struct region_entry *entry = region_entry(region, region_token_slot(token),
 						  region_token_entry(token));
 	void *to = region_find_memory(region, token, offset, size);
+	int ret;
 
 	if (IS_ERR(to))
 		return PTR_ERR(to);
-	region_store32(&entry->held, region->incarnation);
-	/* Either its owner sees that, or we see that it has taken the DMB away. */
-	virt_mb();
-	if (region_load64(&entry->token) != token) {
-		region_store32(&entry->held, 0);
-		return -EINVAL;
-	}
+	ret = region_hold(region, entry, token);
+	if (ret)
+		return ret;
 	if (signal)
 		region_write_signalled(&entry->moves, to, data, size);
 	else
 		region_write(to, data, size);
-	/* Nothing is written once it is not held. */
-	virt_wmb();
-	region_store32(&entry->held, 0);
+	region_let_go(region, entry);
 	return 0;
 }
 

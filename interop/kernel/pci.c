@@ -4,6 +4,7 @@
  * with its doorbell (QEMU: -device ivshmem-doorbell), as a DIBS device.
  */
 #include <linux/bitmap.h>
+#include <linux/delay.h>
 #include <linux/interrupt.h>
 #include <linux/memremap.h>
 #include <linux/module.h>
@@ -214,6 +215,32 @@ put_dibs:
 	return ret;
 }
 
+static bool region_has_used_pages(struct region *region)
+{
+	resource_size_t len = pci_resource_len(region->pdev, IVSHMEM_MEMORY_BAR);
+	unsigned long pfn = PHYS_PFN(region->base_phys), end = pfn + PHYS_PFN(len);
+
+	for (; pfn < end; pfn += REGION_FOLIO_PAGES) {
+		if (folio_ref_count(page_folio(pfn_to_page(pfn))) > 1)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * What was spliced from a socket lies in a pipe as pages of a DMB, also once the
+ * socket is closed, or on its way in another one. Nothing else waits for these
+ * pages before the memory goes.
+ */
+static void region_wait_for_pages(struct region *region)
+{
+	if (!region_has_used_pages(region))
+		return;
+	dev_warn(&region->pdev->dev, "waiting for what was spliced, and not read yet\n");
+	while (region_has_used_pages(region))
+		msleep(100);
+}
+
 static void region_remove(struct pci_dev *pdev)
 {
 	struct region *region = pci_get_drvdata(pdev);
@@ -224,6 +251,7 @@ static void region_remove(struct pci_dev *pdev)
 	region_leave(region);
 	region_free_interrupt(region);
 	put_device(&region->dibs->dev);
+	region_wait_for_pages(region);
 }
 
 /* The memory outlives a restart of the machine, so the others have to be told. */

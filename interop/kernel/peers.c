@@ -9,9 +9,6 @@
 
 #include "region.h"
 
-/* SMC asks for this VLAN to learn whether the fabric can do its version 2, and that one can. */
-#define VLAN_SMC_V2		0x1FFF
-
 #define REGION_EVENT_INTERVAL	msecs_to_jiffies(10)
 
 /* So long what an endpoint has sent before it ended can still be read. */
@@ -264,7 +261,7 @@ int region_query_remote_gid(struct dibs_dev *dibs, const uuid_t *gid, u32 vlan_v
 	region_look(region);
 	spin_lock_irqsave(&dibs->lock, flags);
 	slot = region_find_peer(region, gid);
-	if (slot >= 0 && vlan_valid && vlan != VLAN_SMC_V2 && !region_has_vlan(region, slot, vlan))
+	if (slot >= 0 && vlan_valid && !region_has_vlan(region, slot, vlan))
 		slot = -ENETUNREACH;
 	if (slot >= 0)
 		region->peers[slot].known = true;

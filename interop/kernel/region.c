@@ -7,6 +7,9 @@
 
 #include "region.h"
 
+/* SMC asks for this VLAN to learn whether the fabric can do its version 2, and that one can. */
+#define VLAN_SMC_V2		0x1FFF
+
 /* Takes what the header says, if the memory of @len bytes has room for it. */
 int region_read_header(struct region *region, u64 len)
 {
@@ -73,8 +76,7 @@ void region_join(struct region *region)
 	region_store64(&control->state, 0);
 	/* Nobody takes what follows for that of the one before. */
 	virt_mb();
-	memset(region_entry(region, region->slot, 0), 0,
-	       region->entries * sizeof(struct region_entry));
+	region_take_over(region);
 	memset(control->vlans, 0, sizeof(control->vlans));
 	control->gid = region->dibs->gid;
 	region_store32(&control->flags, REGION_FLAG_SIGNALLED | REGION_FLAG_BELLED);
@@ -164,6 +166,8 @@ bool region_has_vlan(struct region *region, u32 slot, u32 vlan)
 	struct region_control *control = region_control(region, slot);
 	int i;
 
+	if (vlan == VLAN_SMC_V2)
+		return true;
 	for (i = 0; i < REGION_VLANS; i++) {
 		if (le16_to_cpu(READ_ONCE(control->vlans[i])) == vlan)
 			return true;

@@ -9,6 +9,7 @@
 #ifndef DIBS_REGION_H
 #define DIBS_REGION_H
 
+#include <linux/atomic.h>
 #include <linux/dibs.h>
 #include <linux/io.h>
 #include <linux/pci.h>
@@ -158,6 +159,23 @@ static inline void region_store64(__le64 *word, u64 value)
 	WRITE_ONCE(*word, cpu_to_le64(value));
 }
 
+/*
+ * Puts @new where @old stands; whether that was still there. Others of the
+ * region are not of this machine, so this is atomic also on one with a single
+ * processor.
+ */
+static inline bool region_swap32(__le32 *word, u32 old, u32 new)
+{
+	u32 *raw = (__force u32 *)word;
+	u32 before = (__force u32)cpu_to_le32(old), after = (__force u32)cpu_to_le32(new);
+
+#ifdef arch_sync_cmpxchg
+	return arch_sync_cmpxchg(raw, before, after) == before;
+#else
+	return cmpxchg(raw, before, after) == before;
+#endif
+}
+
 /* region.c */
 int region_read_header(struct region *region, u64 len);
 u16 region_get_fabric_id(struct dibs_dev *dibs);
@@ -183,5 +201,6 @@ int region_move_data(struct dibs_dev *dibs, u64 token, unsigned int idx, bool si
 		     unsigned int offset, void *data, unsigned int size);
 void region_look_at_dmbs(struct region *region, u32 user);
 void region_free_parked(struct region *region);
+void region_take_over(struct region *region);
 
 #endif

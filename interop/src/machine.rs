@@ -66,6 +66,13 @@ pub(crate) fn begin_removal() -> anyhow::Result<Removal> {
 pub(crate) struct Removal(Child);
 
 impl Removal {
+    /// As long as pages of the region are in a pipe, also once all sockets are closed.
+    pub(crate) fn has_to_wait(&mut self) -> anyhow::Result<()> {
+        thread::sleep(Duration::from_secs(1));
+        ensure!(self.0.try_wait()?.is_none(), "the driver has gone while pages of its memory are in use");
+        Ok(())
+    }
+
     pub(crate) fn end(mut self) -> anyhow::Result<()> {
         ensure!(self.0.wait()?.success(), "rmmod fails");
         wait_for(false)

@@ -4,12 +4,16 @@ use std::{
     future::Future,
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::BorrowedFd,
     sync::Arc,
     thread,
 };
 
 use anyhow::{Context, bail, ensure};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::{
+    net::{RecvFlags, SendFlags},
+    pipe::{SpliceFlags, splice},
+};
 use smcd::{
     FallbackReason, Promotion, SmcConfig, SmcStackStream, Stack as SmcdStack, Transport, blocking,
     dibs::loopback::DmbLimits,
@@ -50,6 +54,11 @@ pub(crate) trait Party: Read + Write + Send {
 
     /// The peer's urgent byte, if it has come.
     fn receive_urgent(&mut self) -> io::Result<u8> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Moves what has come into a pipe, at most so much.
+    fn splice(&mut self, _pipe: BorrowedFd<'_>, _len: usize) -> io::Result<usize> {
         Err(ErrorKind::Unsupported.into())
     }
 
@@ -94,6 +103,11 @@ impl Party for TcpStream {
             (1, _) => Ok(byte[0]),
             _ => Err(ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    /// Of Linux' SMC sockets, the pipe gets pages of the DMB.
+    fn splice(&mut self, pipe: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
+        Ok(splice(self, None, pipe, None, len, SpliceFlags::empty())?)
     }
 
     /// Linux' SMC sockets read an end, and have the error for who asks.

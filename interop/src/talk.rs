@@ -2,13 +2,16 @@
 
 use std::{
     fmt,
+    fs::File,
     net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
     sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::{
     bench,
@@ -56,6 +59,9 @@ pub(crate) enum Talk {
     /// No case: it is measured.
     Bench,
 }
+
+/// Bytes that lie in a pipe while the driver is removed.
+const SPLICED: usize = 20_000;
 
 /// Bytes that go each way.
 const PAYLOAD: usize = 200_000;
@@ -225,8 +231,11 @@ pub(crate) fn ask_all(talk: Talk, client: &Client, server: SocketAddr) -> anyhow
         Talk::NoDriver => {
             let mut first = connect()?;
             let way = ask(&mut first)?;
-            let removal = machine::begin_removal()?;
+            let spliced = splice_in(&mut first)?;
+            let mut removal = machine::begin_removal()?;
             see_end(first)?;
+            removal.has_to_wait()?;
+            expect(&mut File::from(spliced), 3, SPLICED)?;
             removal.end()?;
             let without = ask_once(connect()?)?;
             machine::insert_driver()?;
@@ -258,6 +267,7 @@ pub(crate) fn serve_all(talk: Talk, server: &mut Server) -> anyhow::Result<Vec<W
         Talk::NoDriver => {
             let mut first = accept()?;
             let way = answer(&mut first)?;
+            send(&mut first, 3, SPLICED)?;
             let began = Instant::now();
             first.see_reset()?;
             ensure!(began.elapsed() < SOON, "the reset comes after {:?}", began.elapsed());
@@ -300,6 +310,18 @@ fn serve(mut stream: Stream) -> anyhow::Result<Way> {
 fn at_end(stream: &mut Stream) -> anyhow::Result<()> {
     ensure!(stream.read(&mut [0])? == 0, "bytes behind the last one");
     Ok(())
+}
+
+/// Takes as many bytes into a pipe, which outlives the stream.
+fn splice_in(stream: &mut Stream) -> anyhow::Result<OwnedFd> {
+    let (out, into) = pipe_with(PipeFlags::CLOEXEC)?;
+    let mut left = SPLICED;
+    while left > 0 {
+        let moved = stream.splice(into.as_fd(), left).context("splicing")?;
+        ensure!(moved > 0, "an end, and {left} bytes left to be spliced");
+        left -= moved;
+    }
+    Ok(out)
 }
 
 fn ask_sizes(mut stream: Stream) -> anyhow::Result<Way> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
+    iter,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -27,6 +28,9 @@ use crate::{
     },
     unix::{Generation, PerProcess},
 };
+
+/// Events of a device that are taken before a handshake goes on: whoever sends them without end must not hold it up.
+const EVENTS_AT_ONCE: usize = 64;
 
 /// Devices and link groups. A process needs only [`Stack::shared`]; several let it play several peers.
 ///
@@ -132,7 +136,7 @@ impl Stack {
     pub(crate) fn tend(&self) {
         for (at, device) in self.devices.iter().enumerate() {
             device.tend();
-            while let Some(event) = device.take_event() {
+            for event in iter::from_fn(|| device.take_event()).take(EVENTS_AT_ONCE) {
                 self.take_event(at, device, event);
             }
         }
@@ -282,3 +286,6 @@ fn ism_of_process() -> Option<Arc<dyn Device>> {
 fn has_ended(group: &Arc<LinkGroup>) -> bool {
     Arc::strong_count(group) == 1 && group.is_orphaned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use super::{
     pace::Pace,
     peers::{Peer, Peers, has_vlan},
     shelf::{Made, Shelf},
-    target::{Own, Target},
+    target::{Own, Target, User},
     voice::Voice,
     words::{get32, get64, put_gid, put32, put64},
 };
@@ -26,13 +26,10 @@ use crate::{
     unix::Generation,
 };
 
-/// Events that wait for somebody who takes them; more stay with their senders.
-const MAX_EVENTS: usize = 64;
-
 /// Targets that are remembered before those that are gone are looked for.
 const FEW_TARGETS: usize = 64;
 
-/// An endpoint of a region. Cheap to clone; with the last clone, and the last DMB, it leaves the region.
+/// An endpoint of a region. Cheap to clone; with the last clone, and the last DMB of its own or mapped, it leaves the region.
 ///
 /// It has a thread, which takes in the signals of the others and hands them to those who wait for them.
 #[derive(Clone)]
@@ -45,7 +42,7 @@ struct Inner {
     attachment: Arc<dyn Attachment>,
     manner: Manner,
     own: Own,
-    voice: Arc<Voice>,
+    user: Arc<User>,
     state: Mutex<State>,
     /// For the thread.
     is_over: Arc<AtomicBool>,
@@ -69,7 +66,9 @@ struct State {
     targets: HashMap<DmbToken, Arc<Target>>,
     target_limit: usize,
     vlans: Vec<VlanId>,
-    events: VecDeque<Event>,
+    /// Events that wait for somebody who takes them, with the slots that have sent them. Of each slot one; its next stays
+    /// where it is, so that nobody keeps those of others away.
+    events: VecDeque<(usize, Event)>,
 }
 
 impl Region {
@@ -84,11 +83,15 @@ impl Region {
             gid: Gid::random()?,
             incarnation: getrandom::u32().map_err(std::io::Error::from)?.max(1),
         };
-        let voice = Arc::new(Voice::new(attachment.clone(), geometry));
+        let user = Arc::new(User::new(own, Voice::new(attachment.clone(), geometry)));
+        let mut peers = Peers::new(geometry.slots());
+        for slot in 0..geometry.slots() {
+            peers.look(&*attachment, &geometry, slot);
+        }
         let state = State {
-            peers: Peers::new(geometry.slots()),
             rung: vec![0; geometry.slots()],
-            shelf: Shelf::new(&*attachment, geometry),
+            shelf: Shelf::new(&*attachment, geometry, &peers),
+            peers,
             targets: HashMap::new(),
             target_limit: FEW_TARGETS,
             vlans: Vec::new(),
@@ -97,7 +100,7 @@ impl Region {
         let is_over = Arc::new(AtomicBool::new(false));
         let of = Generation::current();
         let state = Mutex::new(state);
-        let inner = Inner { of, geometry, attachment, manner, own, voice, state, is_over };
+        let inner = Inner { of, geometry, attachment, manner, own, user, state, is_over };
         inner.enter();
         let inner = Arc::new(inner);
         serve(&inner)?;
@@ -114,8 +117,13 @@ impl Region {
         &self.0.geometry
     }
 
+    /// True if it belongs to a process that this one was forked from.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.0.of.is_past()
+    }
+
     fn check_own(&self) -> Result<(), DeviceError> {
-        if self.0.of.is_past() { Err(DeviceError::Inherited) } else { Ok(()) }
+        if self.is_inherited() { Err(DeviceError::Inherited) } else { Ok(()) }
     }
 }
 
@@ -170,7 +178,7 @@ impl Inner {
     fn ring_all(&self, state: &State) {
         (0..self.geometry.slots())
             .filter_map(|slot| state.peers.at(slot))
-            .for_each(|peer| self.voice.ring(peer));
+            .for_each(|peer| self.user.voice.ring(peer));
     }
 
     fn say_vlans(&self, vlans: &[VlanId]) {
@@ -217,18 +225,18 @@ impl Inner {
         has_ended || by != 0
     }
 
-    /// Takes in what the endpoint of this slot has sent, if there is room for it; else it stays where it is.
+    /// Takes in what the endpoint of this slot has sent, if nothing of it is waiting; else it stays where it is.
     fn take_event(&self, state: &mut State, slot: usize) {
         let Some(peer) = state.peers.at(slot) else { return };
         let memory = self.attachment.memory();
         let (ours, theirs) =
             (self.geometry.said(self.own.slot, slot), self.geometry.said(slot, self.own.slot));
         let number = get32(memory, theirs + said::EVENT);
-        if number == get32(memory, ours + said::TAKEN) || state.events.len() >= MAX_EVENTS {
+        if number == get32(memory, ours + said::TAKEN) || state.events.iter().any(|(of, _)| *of == slot) {
             return;
         }
         let (code, data) = (get32(memory, theirs + said::CODE), get64(memory, theirs + said::DATA));
-        state.events.push_back(Event::Software { from: peer.gid, code, data });
+        state.events.push_back((slot, Event::Software { from: peer.gid, code, data }));
         put32(memory, ours + said::TAKEN, number);
     }
 
@@ -244,7 +252,7 @@ impl Inner {
         put64(memory, ours + said::DATA, data);
         put32(memory, ours + said::CODE, code);
         put32(memory, ours + said::EVENT, last.wrapping_add(1));
-        self.voice.ring(peer);
+        self.user.voice.ring(peer);
         Ok(())
     }
 
@@ -259,7 +267,8 @@ impl Inner {
             state.shelf.ended();
         }
         let owner = state.peers.at(slot).ok_or(DeviceError::UnknownToken(token))?;
-        let found = Target::find(&*self.attachment, &self.geometry, owner, self.own, token, &self.voice)?;
+        let (attachment, vlans) = (&*self.attachment, &state.vlans);
+        let found = Target::find(attachment, &self.geometry, owner, &self.user, vlans, token)?;
         if state.targets.len() >= state.target_limit {
             state.targets.retain(|_, target| target.is_there());
             state.target_limit = state.targets.len() * 2 + FEW_TARGETS;
@@ -282,7 +291,7 @@ impl Drop for Inner {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for slot in 0..self.geometry.slots() {
             if let Some(peer) = state.peers.at(slot) {
-                self.voice.ring(peer);
+                self.user.voice.ring(peer);
             }
         }
         self.attachment.wake();
@@ -356,7 +365,7 @@ impl Device for Region {
         if target.owner.is_signalled() {
             return Err(DeviceError::Unsupported);
         }
-        let (memory, doorbell) = (target.memory.clone(), Box::new(target.hold()));
+        let (memory, doorbell) = (target.memory.clone(), Box::new(target.hold(self.clone())?));
         Ok(RemoteDmb { owner, token, len, memory, doorbell, mark: None })
     }
 
@@ -398,9 +407,9 @@ impl Device for Region {
     fn take_event(&self) -> Option<Event> {
         self.check_own().ok()?;
         let mut state = self.0.state();
-        let event = state.events.pop_front()?;
-        // There is room again.
-        (0..self.0.geometry.slots()).for_each(|slot| self.0.take_event(&mut state, slot));
+        let (slot, event) = state.events.pop_front()?;
+        // Behind those of the others.
+        self.0.take_event(&mut state, slot);
         Some(event)
     }
 

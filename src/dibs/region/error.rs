@@ -18,6 +18,9 @@ pub enum RegionError {
     /// Where several machines share a region, each endpoint has to be told its slot.
     #[error("the region is shared by several machines, so a slot has to be named")]
     SlotNeeded,
+    /// Endpoints of this machine are in it, who would lose their memory.
+    #[error("the region is in use")]
+    InUse,
     /// The region has no such slot.
     #[error("the region has no slot {0}")]
     NoSuchSlot(usize),

@@ -15,7 +15,7 @@ use super::{
     attachment::Attachment,
     device::Manner,
     heartbeats::{BEAT, Heartbeats},
-    layout::{Geometry, HEADER_LEN, Liveness, PAGE},
+    layout::{Geometry, HEADER_LEN, Liveness, MAX_SLOTS, PAGE},
 };
 use crate::{
     dibs::Memory,
@@ -31,13 +31,19 @@ impl Region {
     /// Who may write to the file may take part, and is trusted by all others (see `LAYOUT.md`); who cuts it short kills them.
     ///
     /// # Errors
-    /// If the file cannot be made so large, or the device is too small; [`RegionError::OfServer`] for regions that only a
-    /// server can make.
+    /// If the file cannot be made so large, or the device is too small; [`RegionError::InUse`] if an endpoint of this machine
+    /// is in it; [`RegionError::OfServer`] for regions that only a server can make.
     pub fn create(path: impl AsRef<Path>, geometry: &Geometry) -> Result<(), RegionError> {
         if geometry.liveness() == Liveness::Server {
             return Err(RegionError::OfServer);
         }
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Until it is made, nobody can join.
+        for slot in 0..MAX_SLOTS {
+            if !try_lock(&file, lock_of(slot))? {
+                return Err(RegionError::InUse);
+            }
+        }
         if !file.metadata()?.file_type().is_char_device() {
             // All zero.
             file.set_len(0)?;

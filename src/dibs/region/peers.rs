@@ -24,6 +24,12 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// One that was not seen: as far as can be told, it has ended.
+    fn unseen(slot: usize, incarnation: u32) -> Self {
+        let (gid, ended) = (Gid::from_halves(0, 0), Arc::new(AtomicBool::new(true)));
+        Self { slot, gid, incarnation, connection: 0, flags: 0, ended }
+    }
+
     /// True once it was found that this endpoint has come to its end.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
@@ -71,6 +77,12 @@ impl Peers {
     /// Who was last seen at this slot.
     pub(super) fn at(&self, slot: usize) -> Option<&Peer> {
         self.seen.get(slot)?.as_ref()
+    }
+
+    /// The endpoint that has, or had, this incarnation.
+    pub(super) fn with(&self, slot: usize, incarnation: u32) -> Peer {
+        let seen = self.at(slot).filter(|peer| peer.incarnation == incarnation);
+        seen.cloned().unwrap_or_else(|| Peer::unseen(slot, incarnation))
     }
 
     /// The one endpoint that has this GID. A GID that two claim is nobody's.

@@ -1,7 +1,7 @@
 //! The DMBs that this endpoint owns: their entries, their memory, and who is told of signals.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{HashMap, VecDeque},
     ops::Range,
     sync::{
         Arc,
@@ -11,8 +11,8 @@ use std::{
 
 use super::{
     attachment::Attachment,
-    layout::{Geometry, Liveness, TokenParts, control, entry},
-    peers::Peer,
+    layout::{Geometry, Liveness, PAGE, TokenParts, control, entry},
+    peers::{Peer, Peers},
     slice::Slice,
     words::{get32, get64, put_gid, put32, put64},
 };
@@ -56,27 +56,45 @@ pub(super) struct Shelf {
     geometry: Geometry,
     region: Arc<Memory>,
     slice: Slice,
-    indexes: BTreeSet<usize>,
+    /// The free entries, the one that was in use last at the end: who comes late with an old token finds nothing.
+    indexes: VecDeque<usize>,
     dmbs: HashMap<DmbToken, Shelved>,
-    /// Given back, but their users may still be writing.
+    /// Given back, or left by who had the slot before, but their users may still be writing.
     leaving: Vec<Place>,
 }
 
 impl Shelf {
-    /// An empty one. Clears what another endpoint has left in the directory.
-    pub(super) fn new(attachment: &dyn Attachment, geometry: Geometry) -> Self {
+    /// An empty one. Takes away what another endpoint has left in the directory. It may have been killed, and its users do not
+    /// stop at that very moment; so what they hold is not for others yet. `peers` were looked at just now.
+    pub(super) fn new(attachment: &dyn Attachment, geometry: Geometry, peers: &Peers) -> Self {
         let (slot, region) = (attachment.slot(), attachment.memory().clone());
         for index in 0..geometry.entries() {
             put64(&region, geometry.entry(slot, index) + entry::TOKEN, 0);
         }
-        Self {
-            slot,
-            geometry,
-            slice: Slice::new(geometry.slice(slot)),
-            region,
-            indexes: (0..geometry.entries()).collect(),
-            dmbs: HashMap::new(),
-            leaving: Vec::new(),
+        // As when a DMB is given back.
+        fence(Ordering::SeqCst);
+        let slice = Slice::new(geometry.slice(slot));
+        let (indexes, dmbs, leaving) = (VecDeque::new(), HashMap::new(), Vec::new());
+        let mut shelf = Self { slot, geometry, region, slice, indexes, dmbs, leaving };
+        (0..geometry.entries()).for_each(|index| shelf.take_over(index, peers));
+        shelf
+    }
+
+    /// Makes an entry free, or keeps it aside with its memory, if a user still holds it.
+    fn take_over(&mut self, index: usize, peers: &Peers) {
+        let entry = self.geometry.entry(self.slot, index);
+        let user = get32(&self.region, entry + entry::USER_SLOT) as usize;
+        let user = peers.with(user, get32(&self.region, entry + entry::USER_INCARNATION));
+        let mut place = Place { index, entry, range: 0..0, user };
+        if place.user.slot < self.geometry.slots() && place.is_written(&self.region, &self.geometry) {
+            place.range = place.written_range(&self.region);
+            if !place.is_of_pages() || !self.slice.take_this(&place.range) {
+                // No owner has written that there.
+                place.range = 0..0;
+            }
+            self.leaving.push(place);
+        } else {
+            self.indexes.push_back(index);
         }
     }
 
@@ -104,7 +122,7 @@ impl Shelf {
         let random = getrandom::u64().map_err(std::io::Error::from)?;
         let (interrupt, bell) = bell::local()?;
         let full = DeviceError::NoFreeDmb(self.geometry.entries());
-        let index = self.indexes.first().copied().ok_or(full)?;
+        let index = self.indexes.front().copied().ok_or(full)?;
         let scarce = DeviceError::OutOfMemory { requested: len, available: self.slice.left() };
         let range = self.slice.take(len).ok_or(scarce)?;
         let memory = match self.region.part(range.start, len) {
@@ -114,7 +132,7 @@ impl Shelf {
                 return Err(error);
             }
         };
-        self.indexes.remove(&index);
+        self.indexes.pop_front();
         memory.zero(0, len)?;
         let token = TokenParts { slot: self.slot, entry: index }.token(random);
         let entry = self.geometry.entry(self.slot, index);
@@ -151,8 +169,10 @@ impl Shelf {
                 continue;
             }
             let place = self.leaving.swap_remove(at);
-            self.slice.give_back(place.range);
-            self.indexes.insert(place.index);
+            if !place.range.is_empty() {
+                self.slice.give_back(place.range);
+            }
+            self.indexes.push_back(place.index);
         }
     }
 
@@ -205,9 +225,20 @@ impl Place {
         put64(region, entry + entry::TOKEN, token.0);
     }
 
+    /// Where the memory is, as the entry says.
+    fn written_range(&self, region: &Memory) -> Range<usize> {
+        let place = |at| usize::try_from(get64(region, self.entry + at)).unwrap_or(usize::MAX);
+        let start = place(entry::OFFSET);
+        start..start.saturating_add(place(entry::LEN))
+    }
+
+    fn is_of_pages(&self) -> bool {
+        self.range.start.is_multiple_of(PAGE) && self.range.end.is_multiple_of(PAGE)
+    }
+
     /// True if the user says that this is so.
     fn is_of_user(&self, region: &Memory, word: usize) -> bool {
-        get32(region, self.entry + word) == self.user.incarnation
+        self.user.incarnation != 0 && get32(region, self.entry + word) == self.user.incarnation
     }
 
     /// True if the user may still write there.

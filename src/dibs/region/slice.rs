@@ -25,6 +25,20 @@ impl Slice {
         Some(start..start + len)
     }
 
+    /// Takes just this. False if some of it is taken, or it is not of this slice.
+    pub(super) fn take_this(&mut self, range: &Range<usize>) -> bool {
+        let before = self.free.range(..=range.start).next_back();
+        let Some((start, end)) = before.map(|(at, part)| (*at, at + part)) else { return false };
+        if range.is_empty() || range.end > end {
+            return false;
+        }
+        self.free.remove(&start);
+        for rest in [start..range.start, range.end..end].into_iter().filter(|rest| !rest.is_empty()) {
+            self.free.insert(rest.start, rest.len());
+        }
+        true
+    }
+
     /// Gives back what was taken.
     pub(super) fn give_back(&mut self, range: Range<usize>) {
         let (mut start, mut len) = (range.start, range.len());
@@ -58,6 +72,21 @@ mod tests {
         assert_eq!(slice.take(1), None);
         for at in [0, 2, 1] {
             slice.give_back(parts[at].clone());
+        }
+        assert_eq!(slice.take(300), Some(100..400));
+    }
+
+    #[test]
+    fn what_is_named_is_taken_if_it_is_free() {
+        let mut slice = Slice::new(100..400);
+        assert!(slice.take_this(&(200..300)));
+        for range in [250..260, 199..201, 299..301, 50..150, 350..401, 0..usize::MAX, 120..120] {
+            assert!(!slice.take_this(&range), "{range:?}");
+        }
+        assert!(slice.take_this(&(100..200)) && slice.take_this(&(390..400)));
+        assert_eq!(slice.left(), 90);
+        for range in [200..300, 390..400, 100..200] {
+            slice.give_back(range);
         }
         assert_eq!(slice.take(300), Some(100..400));
     }

@@ -2,20 +2,27 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering, fence},
+    atomic::{AtomicU32, AtomicUsize, Ordering, fence},
 };
 
 use super::{
+    Region,
     attachment::Attachment,
     layout::{Geometry, PAGE, TokenParts, entry},
     peers::Peer,
     voice::Voice,
-    words::{get_gid, get32, get64, put32},
+    words::{get_gid, get32, get64, put32, swap32},
 };
-use crate::dibs::{Cause, DeviceError, DmbToken, Doorbell, Gid, Memory};
+use crate::dibs::{Cause, DeviceError, DmbToken, Doorbell, Gid, Memory, VlanId};
 
 /// Messages up to this length go in whole words, so that nobody finds half a word of them.
 const MESSAGE: usize = 64;
+
+/// Entries are divided among so many locks.
+const TURNS: usize = 64;
+
+/// How often *held* is tried to be written. Who has the entry before or after us changes it at most a few times.
+const TRIES: usize = 8;
 
 /// Who this endpoint is, as a user of DMBs.
 #[derive(Clone, Copy, Debug)]
@@ -25,27 +32,40 @@ pub(super) struct Own {
     pub(super) incarnation: u32,
 }
 
+/// What all DMBs that this endpoint uses have in common.
+#[derive(Debug)]
+pub(super) struct User {
+    own: Own,
+    pub(super) voice: Voice,
+    /// Held by whoever writes the user's words of an entry. A thread may still be at it for a DMB that was given back, while
+    /// another begins with the DMB that has the entry next.
+    turns: [Mutex<()>; TURNS],
+}
+
+impl User {
+    pub(super) fn new(own: Own, voice: Voice) -> Self {
+        Self { own, voice, turns: [const { Mutex::new(()) }; TURNS] }
+    }
+
+    fn turn(&self, parts: TokenParts) -> MutexGuard<'_, ()> {
+        // Nothing panics while it is held.
+        self.turns[(parts.slot + parts.entry) % TURNS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A DMB of another endpoint. What its entry said was checked once; nothing is taken from there later but the token.
 #[derive(Debug)]
 pub(super) struct Target {
-    own: Own,
+    user: Arc<User>,
     pub(super) owner: Peer,
     token: DmbToken,
     region: Arc<Memory>,
     entry: usize,
     pub(super) memory: Arc<Memory>,
-    voice: Arc<Voice>,
-    state: Mutex<State>,
+    /// How many have it mapped. Changed only in turn.
+    mappings: AtomicUsize,
     /// For which arming the owner was last rung; for data and for space.
     answered: [AtomicU32; 2],
-}
-
-#[derive(Debug)]
-struct State {
-    /// The word *moves*, which is ours alone.
-    moves: u32,
-    /// How many have it mapped.
-    mappings: usize,
 }
 
 impl Target {
@@ -57,9 +77,9 @@ impl Target {
         attachment: &dyn Attachment,
         geometry: &Geometry,
         owner: &Peer,
-        own: Own,
+        user: &Arc<User>,
+        vlans: &[VlanId],
         token: DmbToken,
-        voice: &Arc<Voice>,
     ) -> Result<Self, DeviceError> {
         let unknown = DeviceError::UnknownToken(token);
         let (region, parts) = (attachment.memory(), TokenParts::of(token));
@@ -67,7 +87,10 @@ impl Target {
             return Err(unknown);
         }
         let entry = geometry.entry(parts.slot, parts.entry);
-        if get64(region, entry + entry::TOKEN) != token.0 || !is_for(region, entry, own) {
+        if get64(region, entry + entry::TOKEN) != token.0
+            || !is_for(region, entry, user.own)
+            || !is_within_reach(region, entry, vlans)
+        {
             return Err(unknown);
         }
         let place = |at| usize::try_from(get64(region, entry + at)).unwrap_or(usize::MAX);
@@ -82,21 +105,23 @@ impl Target {
             return Err(unknown);
         }
         Ok(Self {
-            own,
+            user: user.clone(),
             owner: owner.clone(),
             token,
             region: region.clone(),
             entry,
             memory: Arc::new(region.part(start, len)?),
-            voice: voice.clone(),
-            state: Mutex::new(State { moves: get32(region, entry + entry::MOVES), mappings: 0 }),
+            mappings: AtomicUsize::new(0),
             answered: [const { AtomicU32::new(0) }; 2],
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.user.turn(TokenParts::of(self.token))
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.mappings.load(Ordering::Relaxed) > 0
     }
 
     /// True as long as the owner has not given it back.
@@ -111,14 +136,41 @@ impl Target {
 
     /// Says that we are writing, or have the DMB mapped. The owner takes the token away and then looks at this; we look at
     /// the token afterwards, so one of us sees the other.
-    fn say_held(&self, is_held: bool) {
-        put32(&self.region, self.entry + entry::HELD, if is_held { self.own.incarnation } else { 0 });
-        fence(Ordering::SeqCst);
+    ///
+    /// In turn, and not if it is mapped.
+    fn take(&self) -> Result<(), DeviceError> {
+        let (held, own) = (self.entry + entry::HELD, self.user.own.incarnation);
+        for _ in 0..TRIES {
+            let before = get32(&self.region, held);
+            if !self.is_there() {
+                // The entry may be another's by now.
+                break;
+            }
+            // What stood there while the DMB was ours is of no more use. What another has put there since is not replaced.
+            if swap32(&self.region, held, before, own) {
+                fence(Ordering::SeqCst);
+                if self.is_there() {
+                    return Ok(());
+                }
+                self.let_go();
+                break;
+            }
+        }
+        Err(DeviceError::UnknownToken(self.token))
+    }
+
+    /// Says that we are writing no more. Nothing of the entry must be touched after it.
+    fn let_go(&self) {
+        swap32(&self.region, self.entry + entry::HELD, self.user.own.incarnation, 0);
+    }
+
+    /// The next odd *moves*.
+    fn next_odd(&self) -> u32 {
+        get32(&self.region, self.entry + entry::MOVES).wrapping_add(1) | 1
     }
 
     /// Sets *moves*.
-    fn say_moves(&self, state: &mut State, moves: u32) {
-        state.moves = moves;
+    fn say_moves(&self, moves: u32) {
         put32(&self.region, self.entry + entry::MOVES, moves);
         // What is written next comes after it.
         fence(Ordering::SeqCst);
@@ -132,62 +184,64 @@ impl Target {
         if offset.checked_add(data.len()).is_none_or(|end| end > self.memory.len()) {
             return Err(DeviceError::OutOfRange { offset, len: data.len(), size: self.memory.len() });
         }
-        let mut state = self.state();
-        if !self.is_there() {
-            // The entry may be another's by now.
-            return Err(DeviceError::UnknownToken(self.token));
+        let turn = self.turn();
+        let is_held = self.is_mapped() && self.is_there();
+        if !is_held {
+            self.take()?;
         }
-        self.say_held(true);
-        let written = if self.is_there() {
-            self.write_held(&mut state, signal, offset, data)
-        } else {
-            Err(DeviceError::UnknownToken(self.token))
-        };
-        if state.mappings == 0 {
-            self.say_held(false);
+        let written = self.write_held(signal, offset, data);
+        if !is_held {
+            self.let_go();
         }
-        drop(state);
+        drop(turn);
         if signal && written.is_ok() {
-            self.voice.ring(&self.owner);
+            self.user.voice.ring(&self.owner);
         }
         written
     }
 
-    fn write_held(
-        &self,
-        state: &mut State,
-        signal: bool,
-        offset: usize,
-        data: &[u8],
-    ) -> Result<(), DeviceError> {
+    fn write_held(&self, signal: bool, offset: usize, data: &[u8]) -> Result<(), DeviceError> {
         if !signal {
             return self.memory.write(offset, data);
         }
-        let odd = state.moves.wrapping_add(1) | 1;
-        self.say_moves(state, odd);
+        let odd = self.next_odd();
+        self.say_moves(odd);
         let written = write_words(&self.memory, offset, data);
-        self.say_moves(state, odd.wrapping_add(1));
+        self.say_moves(odd.wrapping_add(1));
         written
     }
 
-    /// Signals the owner, without having written.
-    fn signal(&self) {
-        {
-            let mut state = self.state();
-            let moves = (state.moves.wrapping_add(1) | 1).wrapping_add(1);
-            self.say_moves(&mut state, moves);
-        }
-        self.voice.ring(&self.owner);
+    /// Numbers a signal that comes without data. In turn.
+    fn count_signal(&self) {
+        self.say_moves(self.next_odd().wrapping_add(1));
     }
 
     /// Says that the DMB is mapped, until what this returns is dropped.
-    pub(super) fn hold(self: &Arc<Self>) -> Holder {
-        let mut state = self.state();
-        state.mappings += 1;
-        self.say_held(true);
-        put32(&self.region, self.entry + entry::MAPPED, self.own.incarnation);
-        drop(state);
-        Holder(self.clone())
+    ///
+    /// # Errors
+    /// [`DeviceError::UnknownToken`] if it was given back.
+    pub(super) fn hold(self: &Arc<Self>, region: Region) -> Result<Holder, DeviceError> {
+        let _turn = self.turn();
+        if !self.is_mapped() {
+            self.take()?;
+            put32(&self.region, self.entry + entry::MAPPED, self.user.own.incarnation);
+        } else if !self.is_there() {
+            return Err(DeviceError::UnknownToken(self.token));
+        }
+        self.mappings.fetch_add(1, Ordering::Relaxed);
+        Ok(Holder { target: self.clone(), region })
+    }
+
+    /// As often as [`Target::hold`]; says whether it was the last time. In turn.
+    fn unmap(&self) -> bool {
+        if self.mappings.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return false;
+        }
+        put32(&self.region, self.entry + entry::MAPPED, 0);
+        self.count_signal();
+        // Whoever owns the entry now, even after the one that has registered it for us, was waiting for this.
+        self.let_go();
+        true
     }
 }
 
@@ -210,14 +264,24 @@ fn is_for(region: &Memory, entry: usize, own: Own) -> bool {
         && get32(region, entry + entry::USER_INCARNATION) == own.incarnation
 }
 
+/// True if the entry names no VLAN, or one of ours. The reserved id is everybody's.
+fn is_within_reach(region: &Memory, entry: usize, vlans: &[VlanId]) -> bool {
+    let vlan = get32(region, entry + entry::VLAN);
+    vlan == 0 || vlans.iter().chain([&VlanId::ISM_V2]).any(|own| u32::from(own.0) == vlan)
+}
+
 /// Has a DMB mapped, and rings its owner.
 #[derive(Debug)]
-pub(super) struct Holder(Arc<Target>);
+pub(super) struct Holder {
+    target: Arc<Target>,
+    /// What is mapped stays ours only as long as we are in the region.
+    region: Region,
+}
 
 impl Doorbell for Holder {
     #[inline]
     fn ring(&self, cause: Cause) -> bool {
-        let target = &self.0;
+        let target = &self.target;
         let (armed, answered) = match cause {
             Cause::Data => (entry::ARMED_DATA, &target.answered[0]),
             Cause::Space => (entry::ARMED_SPACE, &target.answered[1]),
@@ -229,28 +293,31 @@ impl Doorbell for Holder {
         if armed & 1 == 0 || answered.swap(armed, Ordering::Relaxed) == armed {
             return false;
         }
-        target.signal();
+        {
+            let _turn = target.turn();
+            target.count_signal();
+        }
+        target.user.voice.ring(&target.owner);
         true
     }
 
     fn is_hung_up(&self) -> bool {
-        !self.0.is_there()
+        !self.target.is_there()
     }
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        let target = &self.0;
-        {
-            let mut state = target.state();
-            state.mappings = state.mappings.saturating_sub(1);
-            // As long as its owner is there, the entry is for us: it waits for this. One that was merely stopped may come back.
-            if state.mappings > 0 || target.owner.has_ended() && !target.has_token() {
-                return;
-            }
-            put32(&target.region, target.entry + entry::MAPPED, 0);
-            target.say_held(false);
+        // In a child it is still the parent's, and so are the locks.
+        if self.region.is_inherited() {
+            return;
         }
-        target.signal();
+        let is_last = {
+            let _turn = self.target.turn();
+            self.target.unmap()
+        };
+        if is_last {
+            self.target.user.voice.ring(&self.target.owner);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Places come from the region's `Geometry`, so they lie in the memory. If one did not, it would read as zero, and
 //! writing would do nothing.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::dibs::{Gid, Memory};
 
@@ -17,6 +17,14 @@ pub(super) fn put32(memory: &Memory, at: usize, value: u32) {
     if let Ok(word) = memory.word32(at) {
         word.store(value.to_le(), Ordering::Release);
     }
+}
+
+/// Puts `new` where `old` stands. False if that does not stand there any more.
+pub(super) fn swap32(memory: &Memory, at: usize, old: u32, new: u32) -> bool {
+    let swap = |word: &AtomicU32| {
+        word.compare_exchange(old.to_le(), new.to_le(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    };
+    memory.word32(at).is_ok_and(swap)
 }
 
 /// As [`get32`], for 64 bits.

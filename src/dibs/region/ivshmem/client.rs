@@ -16,8 +16,12 @@ use rustix::{
     cmsg_space,
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{SealFlags, fcntl_get_seals, fstat, fstatfs},
-    io::Errno,
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    io::{Errno, retry_on_intr},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
+        SocketType, connect, recvmsg, socket_with,
+        sockopt::{Timeout, set_socket_timeout},
+    },
 };
 
 use super::{
@@ -183,14 +187,27 @@ struct Introduction {
     bells: Vec<(usize, Eventfd)>,
 }
 
+/// A connection to who listens at this path. One that does not accept any has to begin to within `patience`.
+fn connected(path: &Path, patience: Duration) -> Result<UnixStream, ConnectError> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // A connect waits no longer than a send.
+    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    let address = SocketAddrUnix::new(path).map_err(|errno| ConnectError::Connect(errno.into()))?;
+    match retry_on_intr(|| connect(&socket, &address)) {
+        Ok(()) => Ok(socket.into()),
+        Err(Errno::AGAIN) => Err(ConnectError::NoAnswer),
+        Err(errno) => Err(ConnectError::Connect(errno.into())),
+    }
+}
+
 impl IvshmemClient {
     /// Connects to the server that listens at this path.
     ///
     /// # Errors
     /// If there is none, it has no room, or it does not hand out a region.
     pub(crate) fn connect(path: &Path) -> Result<Self, ConnectError> {
-        let socket = UnixStream::connect(path).map_err(ConnectError::Connect)?;
-        Self::over(socket, Instant::now() + PATIENCE)
+        let until = Instant::now() + PATIENCE;
+        Self::over(connected(path, PATIENCE)?, until)
     }
 
     /// Over a connection to a server, which has to say everything until then.

@@ -20,7 +20,11 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use super::{Hybrid, STARTING, SimRing, byte, lock};
 use crate::{
     Promotion, SmcConfig, Stack,
-    dibs::{DeviceError, Gid, Memory, loopback::DmbLimits},
+    dibs::{
+        Device, DeviceError, Gid, Memory,
+        loopback::DmbLimits,
+        region::{Geometry, Liveness, REGION_FABRIC, Region},
+    },
     smc::{
         connection::Progress,
         established::Established,
@@ -251,6 +255,32 @@ fn inherits_nothing_for_new_connections(stack: &Stack, of_parent: Gid) {
     let own = Stack::shared();
     assert!(!own.is_inherited() && own.devices()[0].gid() != of_parent);
     assert!(Arc::ptr_eq(&own, &Stack::shared()));
+}
+
+/// A child has no part in the DMBs of a region that its parent has mapped, and does not unmap them.
+#[test]
+fn a_child_lets_go_of_nothing_in_a_region() {
+    alone("fork::a_child_lets_go_of_nothing_in_a_region", || {
+        let path = std::env::temp_dir().join(format!("smcd-fork-{}", std::process::id()));
+        let geometry = Geometry::new(1 << 20, 2, 16, REGION_FABRIC, Liveness::Locks).unwrap();
+        Region::create(&path, &geometry).unwrap();
+        let [owner, user] = [(); 2].map(|()| Region::open(&path).unwrap());
+        let all = owner.memory_left(user.gid(), None);
+        let dmb = owner.register_dmb(user.gid(), 65536, None).unwrap();
+        let remote = user.attach_dmb(owner.gid(), dmb.token(), 65536).unwrap();
+        let Some(child) = fork() else { in_child(move || drop((remote, dmb, user, owner))) };
+        child.ends_well();
+        thread::sleep(Duration::from_millis(100));
+        assert!(!dmb.interrupt().is_hung_up() && !remote.doorbell().is_hung_up());
+        drop(dmb);
+        assert_eq!(owner.memory_left(user.gid(), None), all - 65536);
+        drop(remote);
+        let wait = within_time();
+        while owner.memory_left(user.gid(), None) < all {
+            wait();
+        }
+        std::fs::remove_file(path).unwrap();
+    });
 }
 
 #[test]

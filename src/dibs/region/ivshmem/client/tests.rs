@@ -7,7 +7,7 @@ use std::{
 
 use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
-    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, bind, listen, sendmsg},
     pipe::pipe,
 };
 
@@ -48,6 +48,25 @@ fn told(said: Vec<Said>) -> (Result<IvshmemClient, ConnectError>, UnixStream) {
 
 fn introduction() -> Vec<Said> {
     vec![plain(0), plain(3), memory(), bell(1), bell(3)]
+}
+
+#[test]
+fn who_does_not_accept_is_not_waited_for_longer_than_that() {
+    let path = std::env::temp_dir().join(format!("smcd-deaf-{}", std::process::id()));
+    let deaf = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&deaf, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    listen(&deaf, 0).unwrap();
+    let patience = Duration::from_millis(50);
+    let mut queued = Vec::new();
+    let error = loop {
+        assert!(queued.len() < 10, "all are taken");
+        match connected(&path, patience) {
+            Ok(socket) => queued.push(socket),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ConnectError::NoAnswer), "{error}");
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
