@@ -138,10 +138,9 @@ async fn a_client_gets_an_error_with_its_reason_for_a_broken_answer() {
     }
 }
 
-/// A client whose Confirm is lost, and its TCP connection at the other end. The server is about to give up, without ever
-/// having had anything of the client's but its name.
-async fn stranded_client() -> (SmcStream, TcpStream) {
-    let listener = listener().await;
+/// A client of this listener whose Confirm is lost, and its TCP connection at the other end. The server gives up, without
+/// ever having had anything of the client's but its name.
+async fn stranded_client(listener: &SmcListener) -> (SmcStream, TcpStream) {
     let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = relay.local_addr().unwrap();
     let relayed = async {
@@ -165,7 +164,8 @@ async fn stranded_client() -> (SmcStream, TcpStream) {
 
 #[tokio::test]
 async fn a_client_whose_confirm_is_lost_sees_the_end() {
-    let (mut client, socket) = stranded_client().await;
+    let listener = listener().await;
+    let (mut client, socket) = stranded_client(&listener).await;
     drop(socket);
     in_time(client.readable()).await.unwrap();
     let error = in_time(client.read_u8()).await.unwrap_err();
@@ -193,11 +193,12 @@ const WAYS: [Wait; 6] = [
 /// Whichever way a task waits: by the end of the server, or a Decline, which may come before it waits, or while it does.
 #[tokio::test]
 async fn a_client_whose_confirm_is_lost_waits_for_nothing() {
+    let listener = listener().await;
     for (wait, declined, late) in WAYS
         .into_iter()
         .flat_map(|wait| [(wait, false, false), (wait, false, true), (wait, true, false), (wait, true, true)])
     {
-        let (mut client, mut socket) = stranded_client().await;
+        let (mut client, mut socket) = stranded_client(&listener).await;
         while client.try_write(&[0; 100_000]).is_ok() {}
         let end = async {
             if late {
@@ -212,7 +213,8 @@ async fn a_client_whose_confirm_is_lost_waits_for_nothing() {
 
 #[tokio::test]
 async fn a_reader_and_a_writer_both_see_that_the_server_has_given_up() {
-    let (client, socket) = stranded_client().await;
+    let listener = listener().await;
+    let (client, socket) = stranded_client(&listener).await;
     let (mut read, mut write) = client.into_split();
     let reader = tokio::spawn(async move { read.read_u8().await });
     let writer = tokio::spawn(async move { write.write_all(&vec![0; 10_000_000]).await });
