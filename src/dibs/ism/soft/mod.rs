@@ -9,6 +9,7 @@
 //! - DMBs have whole pages, lie within 1 MiB, and have an index that no other has. Only the function that was named may
 //!   store into them.
 //! - A store block lies within a page and has no more bytes than the function says.
+//! - If they are told to (`SoftIsmSettings::needs_vlan`), functions are not found in no VLAN.
 //! - An interrupt comes when the first signal, or the first event, is set in a page that has none.
 //!
 //! The hardware's codes of refusal are not known; those here ([`refusal`]) are of its own. Nor is it known which events
