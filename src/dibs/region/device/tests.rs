@@ -17,7 +17,7 @@ struct Two {
 impl Two {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("smcd-{name}-{}", std::process::id()));
-        let geometry = Geometry::new(1 << 20, 2, 16, REGION_FABRIC, Liveness::Locks).unwrap();
+        let geometry = Geometry::new(1 << 20, 3, 16, REGION_FABRIC, Liveness::Locks).unwrap();
         Region::create(&path, &geometry).unwrap();
         let [owner, user] = [(); 2].map(|()| Region::open(&path).unwrap());
         Self { path, owner, user }
@@ -91,4 +91,28 @@ fn an_entry_is_used_again_as_late_as_can_be() {
     let indexes: Vec<_> = (0..32).map(|_| two.register().index()).collect();
     assert_eq!(indexes[..16], (0..16).collect::<Vec<_>>());
     assert_eq!(indexes[16..], indexes[..16]);
+}
+
+#[test]
+fn who_sends_events_without_end_keeps_no_other_away() {
+    let two = Two::new("events");
+    // The first of the slots is the one that talks.
+    let (ours, honest) = (&two.user, Region::open(&two.path).unwrap());
+    assert_eq!((ours.slot(), honest.slot()), (1, 2));
+    let said = ours.geometry().said(0, 1);
+    let talk = || {
+        for word in [said + said::EVENT, said + said::RUNG] {
+            put32(two.memory(), word, get32(two.memory(), word).wrapping_add(1));
+        }
+        ours.0.look(&mut ours.0.state());
+    };
+    (0..100).for_each(|_| talk());
+    honest.signal_event(ours.gid(), 7, 9).unwrap();
+    ours.0.look(&mut ours.0.state());
+    let taken = (0..3).filter_map(|_| {
+        talk();
+        ours.take_event()
+    });
+    let expected = Event::Software { from: honest.gid(), code: 7, data: 9 };
+    assert!(taken.into_iter().any(|event| event == expected));
 }
