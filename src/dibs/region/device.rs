@@ -430,3 +430,6 @@ impl fmt::Debug for Region {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
+    ops::Range,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     dibs::Memory,
-    unix::range_lock::{is_locked, try_lock},
+    unix::range_lock::{is_locked, try_lock, unlock},
 };
 
 /// How often the locks are looked at.
@@ -39,18 +40,13 @@ impl Region {
         }
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         // Until it is made, nobody can join.
-        for slot in 0..MAX_SLOTS {
-            if !try_lock(&file, lock_of(slot))? {
-                return Err(RegionError::InUse);
-            }
+        let all = lock_of(0).start..lock_of(MAX_SLOTS).start;
+        if !try_lock(&file, all.clone())? {
+            return Err(RegionError::InUse);
         }
-        if !file.metadata()?.file_type().is_char_device() {
-            // All zero.
-            file.set_len(0)?;
-            file.set_len(geometry.bytes() as u64)?;
-        }
-        let memory = Memory::map(&file, size_of(&file)?)?;
-        format(&memory, geometry)
+        let made = make(&file, geometry);
+        unlock(&file, all)?;
+        made
     }
 
     /// Joins the region of a file or DAX device, at the first free slot.
@@ -80,6 +76,16 @@ impl Region {
     pub fn open_signalled(path: impl AsRef<Path>) -> Result<Self, RegionError> {
         open(path.as_ref(), None, Manner::Signalled)
     }
+}
+
+fn make(file: &File, geometry: &Geometry) -> Result<(), RegionError> {
+    if !file.metadata()?.file_type().is_char_device() {
+        // All zero.
+        file.set_len(0)?;
+        file.set_len(geometry.bytes() as u64)?;
+    }
+    let memory = Memory::map(file, size_of(file)?)?;
+    format(&memory, geometry)
 }
 
 /// Writes the header, and clears what is not to be left from before.
@@ -148,9 +154,10 @@ fn claim(file: &File, geometry: &Geometry, slot: Option<usize>) -> Result<usize,
     Err(RegionError::NoFreeSlot)
 }
 
-/// The byte that who has a slot locks.
-fn lock_of(slot: usize) -> u64 {
-    (PAGE + slot) as u64
+/// What who has a slot locks.
+fn lock_of(slot: usize) -> Range<u64> {
+    let byte = (PAGE + slot) as u64;
+    byte..byte + 1
 }
 
 /// Bytes that can be mapped.
