@@ -40,9 +40,7 @@ pub(crate) fn unmapped_stacks() -> [Arc<Stack>; 2] {
 
 /// Two stacks with an ISM function each, and these.
 pub(crate) fn ism_stacks() -> ([Arc<Stack>; 2], SoftIsm) {
-    let mut settings = SoftIsmSettings::default();
-    settings.functions = 2;
-    let fabric = SoftIsm::new(&settings).unwrap();
+    let fabric = SoftIsm::new(&SoftIsmSettings::default()).unwrap();
     let stack = |function| {
         let function = Ism::open(Arc::new(fabric.open(function).unwrap())).unwrap();
         Stack::new(vec![Arc::new(function)])
