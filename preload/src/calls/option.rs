@@ -87,9 +87,10 @@ pub(super) unsafe fn connect(
 
 /// What goes beside a socket that asks; `None` if it does not.
 fn ask(fd: c_int, peer: SocketAddr) -> Option<Arc<Stream>> {
-    let is_wanted = raw::wants_option_of(&settings::config(), peer.ip())
-        && settings::may_promote()
-        && !connects_later(fd);
+    // First what costs nothing: to know what there is to propose takes the devices, and so descriptors.
+    let is_wanted = settings::may_promote()
+        && !connects_later(fd)
+        && raw::wants_option_of(&settings::config(), peer.ip());
     if !is_wanted || !raw::ask_for_option(borrow(fd)) {
         return None;
     }
