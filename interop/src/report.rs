@@ -253,7 +253,7 @@ fn check_wire(case: &Case, conversations: &[Conversation]) -> anyhow::Result<Str
 /// What was seen of several connections, the same in each run.
 fn cell(talk: Talk, mut lines: Vec<String>) -> String {
     // Of those made at the same time it is chance which are the first.
-    let (is_in_order, link) = if talk == Talk::Rush { (false, " or ") } else { (true, "; then ") };
+    let (is_in_order, link) = if talk == Talk::Rush { (false, "; or ") } else { (true, "; then ") };
     if !is_in_order {
         lines.sort();
     }
@@ -342,7 +342,7 @@ mod tests {
     fn the_order_of_a_rush_is_not_told() {
         let lines = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
         assert_eq!(cell(Talk::Rush, lines("abbab")), cell(Talk::Rush, lines("baa")));
-        assert_eq!(cell(Talk::Rush, lines("bba")), "a or b");
+        assert_eq!(cell(Talk::Rush, lines("bba")), "a; or b");
         assert_eq!(cell(Talk::Rings, lines("bba")), "b; then a");
     }
 }
