@@ -135,9 +135,11 @@ fn entry(slot: u64, index: u32) -> u64 {
 
 #[test]
 fn what_a_user_still_has_is_not_given_away_by_the_next_owner() {
-    for was_killed in [false, true] {
-        let fabric = Fabric::new(Liveness::Locks);
-        let [owner, user, third] = [(); 3].map(|()| fabric.join());
+    for (was_killed, liveness) in
+        [(false, Liveness::Locks), (true, Liveness::Locks), (true, Liveness::Heartbeats)]
+    {
+        let fabric = Fabric::new(liveness);
+        let [owner, user, third] = [0, 1, 2].map(|slot| Region::open_slot(fabric.path(), slot).unwrap());
         let all = owner.memory_left(user.gid(), None);
         let dmb = owner.register_dmb(user.gid(), LEN, None).unwrap();
         let (token, index) = (dmb.token(), dmb.index());

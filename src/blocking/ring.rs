@@ -183,7 +183,7 @@ impl Ring {
         attempt: &mut Attempt<'_>,
     ) -> Option<io::Result<usize>> {
         if patience == Patience::Never {
-            return self.at_once(cause, way, attempt);
+            return self.at_once(tcp, cause, way, attempt);
         }
         let mut result = None;
         if way() == Way::Ring && !self.has_hung_up() {
@@ -196,6 +196,7 @@ impl Ring {
 
     fn at_once(
         &self,
+        tcp: BorrowedFd<'_>,
         cause: Cause,
         way: &WayNow<'_>,
         attempt: &mut Attempt<'_>,
@@ -209,7 +210,10 @@ impl Ring {
             // TCP does not tell.
             result = finished(attempt(Look::All));
         }
-        if result.is_none() && cause == Cause::Space && self.interrupt().is_hung_up() {
+        if result.is_none()
+            && cause == Cause::Space
+            && (self.interrupt().is_hung_up() || self.has_given_up(tcp))
+        {
             // What the peer said before it went counts first.
             result = finished(attempt(Look::All));
             if result.is_none() && way() != Way::Tcp {
@@ -310,6 +314,12 @@ impl Ring {
     fn last_words(&self) -> PollFlags {
         let has_spoken = self.connection.is_peer_on_two_ways() || self.connection.has_peer_ended();
         if has_spoken { PollFlags::empty() } else { PollFlags::IN | PollFlags::RDHUP }
+    }
+
+    /// True if such a server has been heard.
+    fn has_given_up(&self, tcp: BorrowedFd<'_>) -> bool {
+        let last_words = self.last_words();
+        !last_words.is_empty() && poll::now(tcp, last_words).intersects(GONE | last_words)
     }
 }
 

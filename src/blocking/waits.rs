@@ -208,7 +208,7 @@ mod tests {
         io::Write,
         net::{Shutdown, TcpListener, TcpStream},
         thread,
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use super::*;
@@ -236,13 +236,25 @@ mod tests {
         client.write(&[IoSlice::new(bytes)], || Patience::of(Some(Duration::from_secs(20))))
     }
 
+    /// Looks again and again.
+    fn write_restlessly(client: &Waits<TcpStream>, bytes: &[u8]) -> io::Result<usize> {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            match client.write(&[IoSlice::new(bytes)], || Patience::Never) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {}
+                other => return other,
+            }
+        }
+    }
+
     /// By how the server does it that has given up; while the writer is awake, on the futex, or in `poll`.
     #[test]
     fn who_waits_for_room_sees_that_the_server_has_given_up() {
         let fin = |socket: &mut TcpStream| socket.shutdown(Shutdown::Write).unwrap();
         let decline = |socket: &mut TcpStream| socket.write_all(&[0xe2, 0xd4, 0xc3, 0xc4, 4]).unwrap();
         let ways: [fn(&mut TcpStream); 2] = [fin, decline];
-        for (way, pause) in ways.into_iter().flat_map(|way| [0, 1, 30].map(|pause| (way, pause))) {
+        for (way, pause) in ways.into_iter().flat_map(|way| [0, 1, 30, 3].map(|pause| (way, pause))) {
+            let write = if pause == 3 { write_restlessly } else { write };
             let (client, _ends, mut socket) = client();
             thread::scope(|scope| {
                 let writer = scope.spawn(|| {

@@ -14,6 +14,8 @@ mod per_process;
 pub(crate) mod range_lock;
 pub(crate) mod sized_memory;
 pub(crate) mod sockopt;
+#[cfg(test)]
+pub(crate) mod starting;
 #[cfg(feature = "stack")]
 pub(crate) mod tun;
 

@@ -104,10 +104,11 @@ cases! {
     peer_stopped: "the peer is stopped and goes on", KeepsSmcd;
     descriptors_later: "no descriptors left, after the promotion", KeepsSmcd;
     idle: "who waits uses no processor time", KeepsSmcd;
+    little_memory: "little memory: smaller buffers", KeepsSmcd;
+    small_files: "a limit for the size of files (RLIMIT_FSIZE): smaller buffers", KeepsSmcd;
     other_sockets: "UDP, unix sockets and pipes beside a connection", KeepsSmcd;
     no_descriptors: "no descriptors left, before the promotion", StaysTcp;
-    no_memory: "no memory for buffers", StaysTcp;
-    small_files: "a limit for the size of files (RLIMIT_FSIZE)", StaysTcp;
+    tiny_files: "a limit for the size of files (RLIMIT_FSIZE) below the smallest buffer", StaysTcp;
     static_binary: "static binaries", StaysTcp;
     io_uring: "processes that use io_uring", StaysTcp;
 }

@@ -18,6 +18,7 @@ use crate::{
         source::tests::memory,
         tally::{Meter, Tally},
     },
+    unix::starting::start,
 };
 
 fn registry(words: &[(usize, u64)]) -> Source {
@@ -145,7 +146,7 @@ fn a_program_that_is_started_does_not_get_the_registry() {
     let (client, _server, _) = pair();
     drop(Record::open(client.as_fd()));
     assert!(observe::descriptor().is_some());
-    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = start(Command::new("cat").stdin(Stdio::piped())).unwrap();
     assert!(Process::of(child.id()).is_none());
     drop(child.stdin.take());
     child.wait().unwrap();

@@ -483,7 +483,8 @@ impl<R: Ring, T: Tcp> Hybrid<R, T> {
         let there = match self.tcp.unread() {
             // Perhaps one that is not counted, behind an urgent one.
             0 => match inbound.judge(self.tcp.peek(&mut &mut [0; 1][..])) {
-                Got::Bytes(n) => n,
+                // Or one of several that have come just now: what was written at once is not torn.
+                Got::Bytes(n) => self.tcp.unread().max(n),
                 nothing => return Ok(Some(nothing)),
             },
             n => n,

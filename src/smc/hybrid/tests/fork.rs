@@ -17,7 +17,7 @@ use std::{
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
-use super::{Hybrid, STARTING, SimRing, byte, lock};
+use super::{Hybrid, SimRing, byte, lock};
 use crate::{
     Promotion, SmcConfig, Stack,
     dibs::{
@@ -31,6 +31,7 @@ use crate::{
         hybrid::snapshot::Snapshot,
         pair::{self, End},
     },
+    unix::starting::start,
 };
 
 type ForkHybrid = Hybrid<SimRing, TcpStream>;
@@ -46,9 +47,7 @@ pub(super) fn alone(name: &str, run: impl FnOnce()) {
     }
     let name = format!("smc::hybrid::tests::{name}");
     let mut alone = Command::new(std::env::current_exe().unwrap());
-    let starting = lock(&STARTING);
-    let mut process = alone.args(["--exact", &name, "--test-threads=1"]).env(ROLE, "").spawn().unwrap();
-    drop(starting);
+    let mut process = start(alone.args(["--exact", &name, "--test-threads=1"]).env(ROLE, "")).unwrap();
     assert!(process.wait().unwrap().success());
 }
 

@@ -28,6 +28,7 @@ use crate::{
         pair::{self, End},
         returning::Stand,
     },
+    unix::starting::nobody_starts,
 };
 
 /// What fits into a direction of the simulated TCP connection.
@@ -648,22 +649,35 @@ fn meantime() -> impl Strategy<Value = Meantime> {
     ]
 }
 
-/// Held while a process is started, which for a moment has all descriptors of this one: what is closed meanwhile does not
-/// hang up, and buffers that the other end has let go of look fit to be used again.
-static STARTING: Mutex<()> = Mutex::new(());
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_schedule_reads_what_was_written(steps in prop::collection::vec(((0..2usize, 0..6usize), op()), 0..150)) {
-        let _nobody_starts = lock(&STARTING);
+        let _nobody_starts = nobody_starts();
         let mut model = Model::new();
         for (who, op) in steps {
             model.step(who, op);
         }
         model.finish();
     }
+}
+
+/// While something may come by TCP as well as by the ring.
+#[test]
+fn what_has_come_just_now_is_read_whole() {
+    let mut model = Model::with(&pair::stacks());
+    model.step((0, 0), Op::Agree);
+    let wire = model.wire.clone();
+    *lock(&model.sides[0].tcp.meanwhile[1]) = Some(Box::new(move || {
+        let pipe = &mut lock(&wire).into[0];
+        pipe.bytes.extend(b"together");
+        pipe.sent += 8;
+    }));
+    let mut got = [0; 100];
+    let reader = &model.sides[0].processes.as_ref().unwrap().all[0];
+    assert_eq!(reader.try_read(&mut &mut got[..]).unwrap(), Progress::Done(8));
+    assert!(reader.watches_ring());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::unix::starting::start;
 
 /// Where the device is, and where its memory is put.
 const SLOT: u32 = 5;
@@ -25,15 +26,15 @@ struct Qemu {
 impl Qemu {
     /// `None` if it is not installed.
     fn start(server: &Running) -> Option<Self> {
-        let started = Command::new("qemu-system-x86_64")
+        let mut command = Command::new("qemu-system-x86_64");
+        command
             .args(["-M", "q35", "-m", "64", "-S", "-nodefaults", "-display", "none", "-qtest", "stdio"])
             .args(["-qtest-log", "none"])
             .args(["-chardev", &format!("socket,id=fabric,path={}", server.path.display())])
             .args(["-device", &format!("ivshmem-doorbell,addr={SLOT},vectors=1,chardev=fabric")])
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut child = match started {
+            .stdout(Stdio::piped());
+        let mut child = match start(&mut command) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             started => started.unwrap(),
         };

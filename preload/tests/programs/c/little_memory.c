@@ -2,7 +2,7 @@
 
 #include <sys/resource.h>
 
-/* There is no address space for buffers. Connections carry on, as TCP if need be. */
+/* There is no address space for large buffers. Connections carry on with small ones, or as TCP if need be. */
 #ifndef LIMIT
 static void limit(void) {
     unsigned long pages;
