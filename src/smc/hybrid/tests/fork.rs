@@ -17,7 +17,7 @@ use std::{
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
-use super::{Hybrid, SimRing, byte, lock};
+use super::{Hybrid, SimRing, byte};
 use crate::{
     Promotion, SmcConfig, Stack,
     dibs::{
