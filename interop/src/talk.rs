@@ -223,7 +223,7 @@ pub(crate) fn ask_all(talk: Talk, client: &Client, server: SocketAddr) -> anyhow
         Talk::Crowd => all_at_once((0..CROWD).map(|_| connect()).collect::<Result<_, _>>()?, ask_in_crowd),
         Talk::Rush => {
             let start = Barrier::new(RUSH);
-            in_threads(RUSH, || {
+            all_at_once(vec![(); RUSH], |()| {
                 start.wait();
                 ask_in_crowd(connect()?)
             })
@@ -263,7 +263,7 @@ pub(crate) fn serve_all(talk: Talk, server: &mut Server) -> anyhow::Result<Vec<W
         Talk::LastWords => one(hear_last_words(accept()?)),
         Talk::Intruded => Ok(vec![serve_sizes(accept()?)?, both_ways(accept()?, [2, 1])?]),
         Talk::Crowd => all_at_once((0..CROWD).map(|_| accept()).collect::<Result<_, _>>()?, serve_in_crowd),
-        Talk::Rush => in_threads(RUSH, || serve_in_crowd(accept()?)),
+        Talk::Rush => all_at_once(vec![(); RUSH], |()| serve_in_crowd(accept()?)),
         Talk::NoDriver => {
             let mut first = accept()?;
             let way = answer(&mut first)?;
@@ -469,14 +469,13 @@ fn serve_rings(server: &mut Server) -> anyhow::Result<Vec<Way>> {
 }
 
 /// A thread for each.
-fn all_at_once(streams: Vec<Stream>, each: fn(Stream) -> anyhow::Result<Way>) -> anyhow::Result<Vec<Way>> {
-    let threads: Vec<_> = streams.into_iter().map(|stream| thread::spawn(move || each(stream))).collect();
-    threads.into_iter().map(|thread| thread.join().ok().context("a panic")?).collect()
-}
-
-fn in_threads(count: usize, each: impl Fn() -> anyhow::Result<Way> + Sync) -> anyhow::Result<Vec<Way>> {
+fn all_at_once<T: Send>(
+    all: Vec<T>,
+    each: impl Fn(T) -> anyhow::Result<Way> + Sync,
+) -> anyhow::Result<Vec<Way>> {
+    let each = &each;
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&each)).collect();
+        let threads: Vec<_> = all.into_iter().map(|one| scope.spawn(move || each(one))).collect();
         threads.into_iter().map(|thread| thread.join().ok().context("a panic")?).collect()
     })
 }

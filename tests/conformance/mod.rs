@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use party::{Party, Refusal};
+use party::{Buffer, Party, Refusal};
 pub use remote::{Remote, serve};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smcd::dibs::{Cause, Device, DeviceError, Dmb, DmbToken, Gid};
@@ -102,9 +102,7 @@ fn registration(Three { a, b, .. }: &Three) {
     for dmb in &dmbs {
         assert_eq!(dmb.len(), LEN);
         assert!((dmb.index() as usize) < a.max_dmbs());
-        let mut content = vec![1; LEN];
-        dmb.memory().read(0, &mut content).unwrap();
-        assert!(content.iter().all(|byte| *byte == 0), "not zeroed");
+        assert!(dmb.read(0, LEN).iter().all(|byte| *byte == 0), "not zeroed");
     }
     drop(dmbs);
     let mut later = (0..=a.max_dmbs()).map(|_| register(a, b.as_ref()));
@@ -121,9 +119,7 @@ fn moving(Three { a, b, .. }: &Three) {
     let data: Vec<u8> = (0..10_000u32).map(|i| (i % 251) as u8).collect();
     for offset in [0, 1, 4095, LEN - data.len()] {
         b.move_data(dmb.token(), false, offset, &data).unwrap();
-        let mut got = vec![0; data.len()];
-        dmb.memory().read(offset, &mut got).unwrap();
-        assert_eq!(got, data);
+        assert_eq!(dmb.read(offset, data.len()), data);
     }
     b.move_data(dmb.token(), false, LEN, &[]).unwrap();
     for (offset, len) in [(LEN, 1), (LEN - 1, 2), (usize::MAX, 1), (usize::MAX - 5, 10)] {
@@ -143,9 +139,7 @@ fn tokens_are_for_one_user(three: &Three) {
         assert!(stranger.attach(a.gid(), dmb.token(), LEN).is_err());
     }
     b.move_data(dmb.token(), false, 0, &[2]).unwrap();
-    let mut byte = [0];
-    dmb.memory().read(0, &mut byte).unwrap();
-    assert_eq!(byte, [2]);
+    assert_eq!(dmb.read(0, 1), [2]);
 }
 
 fn is_readable(dmb: &Dmb, timeout: Duration) -> bool {
@@ -241,9 +235,7 @@ fn attaching(Three { a, b, .. }: &Three) {
     let remote = b.attach(a.gid(), dmb.token(), LEN).unwrap();
     assert_eq!(remote.identity(), (a.gid(), dmb.token(), LEN));
     remote.write(LEN - 5, b"hello");
-    let mut got = [0; 5];
-    dmb.memory().read(LEN - 5, &mut got).unwrap();
-    assert_eq!(&got, b"hello");
+    assert_eq!(dmb.read(LEN - 5, 5), b"hello");
     // Signals are suppressed unless somebody waits for them, and each arming brings one.
     for cause in Cause::ALL {
         let other = Cause::ALL.into_iter().find(|other| *other != cause).unwrap();

@@ -84,7 +84,8 @@ impl Buffer for Dmb {
     }
 
     fn read(&self, offset: usize, len: usize) -> Vec<u8> {
-        let mut got = vec![0; len];
+        // What is not read shows.
+        let mut got = vec![0xee; len];
         self.memory().read(offset, &mut got).unwrap();
         got
     }
